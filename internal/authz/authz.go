@@ -6,6 +6,7 @@ package authz
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -17,7 +18,8 @@ type Subject struct {
 	Groups []string
 }
 
-// Target is what the policy may know of a container.
+// Target is what the policy may know of a container. A process that is in no
+// container (runtime "pid") has neither name nor image nor labels.
 type Target struct {
 	Runtime, ID, Name, Image string
 	Labels                   map[string]string
@@ -52,14 +54,96 @@ type Decision struct {
 
 // Terms are the conditions of an allowed session.
 type Terms struct {
-	Profile string `yaml:"profile"` // of nsexec; "general" if empty
+	Profile string // of nsexec
 }
 
 // Policy is who may do what. A nil *Policy knows nobody and denies everything.
-type Policy struct{}
+// It never changes, so any number of goroutines may ask it.
+type Policy struct {
+	people map[string]Subject // by the wire form of their keys
+	rules  []rule
+}
+
+type rule struct {
+	name     string
+	everyone bool
+	people   []string
+	groups   []string
+	targets  []TargetPattern
+	deny     string
+	shell    bool
+	exec     []Pattern
+	terms    Terms
+}
 
 // Identify returns the person whose key this is.
-func (p *Policy) Identify(key ssh.PublicKey) (Subject, bool) { panic("todo") }
+func (p *Policy) Identify(key ssh.PublicKey) (Subject, bool) {
+	if p == nil || key == nil {
+		return Subject{}, false
+	}
+	who, ok := p.people[string(key.Marshal())]
+	who.Groups = slices.Clone(who.Groups)
+	return who, ok
+}
 
-// Decide judges by the first rule whose people and targets match.
-func (p *Policy) Decide(who Subject, what Request) Decision { panic("todo") }
+// Decide judges by the first rule whose people and targets match: what that
+// rule does not allow is denied, and later rules are not asked. If none
+// matches, the answer is no.
+func (p *Policy) Decide(who Subject, what Request) Decision {
+	if p == nil {
+		return Decision{Why: "there is no policy"}
+	}
+	if who.Person == "" {
+		return Decision{Why: "nobody has signed in"}
+	}
+	if what.Target.Runtime == "" || what.Target.ID == "" {
+		return Decision{Why: "no target was asked for"}
+	}
+	for i := range p.rules {
+		if r := &p.rules[i]; r.names(who) && r.covers(what.Target) {
+			return r.decide(what)
+		}
+	}
+	return Decision{Why: "no rule matches"}
+}
+
+func (r *rule) names(who Subject) bool {
+	return r.everyone ||
+		slices.Contains(r.people, who.Person) ||
+		slices.ContainsFunc(r.groups, func(group string) bool { return slices.Contains(who.Groups, group) })
+}
+
+func (r *rule) covers(target Target) bool {
+	return slices.ContainsFunc(r.targets, func(p TargetPattern) bool { return p.Match(target) })
+}
+
+func (r *rule) decide(what Request) Decision {
+	switch {
+	case r.deny != "":
+		return r.no("denied by rule: " + r.deny)
+	case what.Kind == Shell && r.shell:
+		return r.yes("shell allowed", nil)
+	case what.Kind == Exec && r.shell:
+		return r.yes("shell allowed", nil)
+	case what.Kind == Exec && len(r.exec) > 0:
+		return r.decideCommand(what.Command)
+	}
+	return r.no("rule does not allow " + string(what.Kind))
+}
+
+func (r *rule) decideCommand(command string) Decision {
+	argv, err := Split(command)
+	if err != nil {
+		return r.no(err.Error())
+	}
+	if !slices.ContainsFunc(r.exec, func(p Pattern) bool { return p.Match(argv) }) {
+		return r.no("no exec pattern of the rule matches the command")
+	}
+	return r.yes("command allowed", argv)
+}
+
+func (r *rule) yes(why string, argv []string) Decision {
+	return Decision{Allow: true, Rule: r.name, Why: why, Argv: argv, Terms: r.terms}
+}
+
+func (r *rule) no(why string) Decision { return Decision{Rule: r.name, Why: why} }

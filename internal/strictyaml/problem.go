@@ -60,7 +60,7 @@ func (ps Problems) Err() error {
 }
 
 // Suggest offers the known name that the wrong one was probably meant to be,
-// or all of them.
+// or all of them if they are few.
 func Suggest(wrong string, known []string) string {
 	best, distance := "", 3
 	for _, name := range known {
@@ -70,6 +70,12 @@ func Suggest(wrong string, known []string) string {
 	}
 	if best != "" {
 		return fmt.Sprintf("did you mean %q?", best)
+	}
+	switch {
+	case len(known) == 0:
+		return "none is known"
+	case len(known) > 12:
+		return fmt.Sprintf("none of the %d known ones is near", len(known))
 	}
 	return "known: " + strings.Join(known, ", ")
 }

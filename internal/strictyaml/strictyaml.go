@@ -69,6 +69,14 @@ func (n *Node) Text() (string, bool) {
 	return n.node.Value, n.node.Kind == yaml.ScalarNode
 }
 
+// Len tells how many elements or keys the value has.
+func (n *Node) Len() int {
+	if n.node.Kind == yaml.MappingNode {
+		return len(n.node.Content) / 2
+	}
+	return len(n.node.Content)
+}
+
 // Decode reads the value into what into points to, by the rules of the
 // package's Decode.
 func (n *Node) Decode(into any) { n.d.value(n.node, reflect.ValueOf(into).Elem()) }

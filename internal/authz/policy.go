@@ -1,0 +1,261 @@
+package authz
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/cartsshd/cartsshd/internal/strictyaml"
+)
+
+// People are the persons of a policy, as its file has them.
+type People map[Name]strictyaml.At[Person]
+
+// Person is who may sign in.
+type Person struct {
+	Keys   strictyaml.At[[]strictyaml.At[Key]] `yaml:"keys"`
+	Groups []Name                              `yaml:"groups"`
+}
+
+// Rules are the rules of a policy in their order, as its file has them.
+type Rules []strictyaml.At[Rule]
+
+// Rule says whom and what it is about, and either what it allows or why it
+// denies.
+type Rule struct {
+	Name    strictyaml.At[Name]                           `yaml:"name"`
+	Who     strictyaml.At[[]strictyaml.At[string]]        `yaml:"who"`
+	Targets strictyaml.At[[]strictyaml.At[TargetPattern]] `yaml:"targets"`
+	Allow   strictyaml.At[[]Permission]                   `yaml:"allow"`
+	Deny    strictyaml.At[string]                         `yaml:"deny"`
+	Terms   strictyaml.At[TermsOfRule]                    `yaml:"terms"`
+}
+
+// TermsOfRule are a rule's Terms, as its file has them.
+type TermsOfRule struct {
+	Profile strictyaml.At[string] `yaml:"profile"`
+}
+
+// Permission is one entry of allow: the word shell, or exec and its patterns.
+type Permission struct {
+	Shell bool      `yaml:"-"`
+	Exec  []Pattern `yaml:"exec"`
+}
+
+// UnmarshalStrict implements [strictyaml.Unmarshaler].
+func (p *Permission) UnmarshalStrict(n *strictyaml.Node) {
+	word, ok := n.Text()
+	switch {
+	case ok && word == string(Shell):
+		p.Shell = true
+	case ok && word == string(Exec):
+		n.Problemf(`exec names no command: write exec: ["/dev/crashcart/bin/tcpdump *"]`)
+	case ok:
+		n.Problemf("unknown permission %q (%s)", word, strictyaml.Suggest(word, []string{"shell", "exec"}))
+	default:
+		type plain Permission // without this method
+		n.Decode((*plain)(p))
+	}
+	if n.Len() == 0 && !ok || p.Exec != nil && len(p.Exec) == 0 {
+		n.Problemf("allows nothing")
+	}
+}
+
+// Name names a person, a group or a rule. It is ASCII, so that no two names
+// look alike.
+type Name string
+
+var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (n *Name) UnmarshalText(text []byte) error {
+	if !name.Match(text) {
+		return fmt.Errorf("%.80q is no name: that is a letter or digit, then letters, digits and . _ @ + -, at most 64", text)
+	}
+	*n = Name(text)
+	return nil
+}
+
+// Known is what rules may name besides people.
+type Known struct {
+	Profiles []string // the first is for rules that name none
+	Runtimes []string
+}
+
+// New makes a policy of what a file says. The error is of type
+// [strictyaml.Problems] and has all that is wrong; what strictyaml has already
+// told while decoding is not told again.
+func New(people People, rules Rules, known Known) (*Policy, error) {
+	c := compiler{known: known, groups: map[string]bool{}, lines: map[Name]int{}}
+	policy := &Policy{people: c.people(people)}
+	for _, r := range rules {
+		policy.rules = append(policy.rules, c.rule(r))
+	}
+	if err := c.problems.Err(); err != nil {
+		return nil, err
+	}
+	return policy, nil
+}
+
+type compiler struct {
+	known    Known
+	persons  People
+	groups   map[string]bool // all that somebody is in
+	lines    map[Name]int    // of the rules so far
+	problems strictyaml.Problems
+}
+
+func (c *compiler) problemf(at strictyaml.Pos, format string, args ...any) {
+	c.problems = append(c.problems, at.Problemf(format, args...))
+}
+
+func (c *compiler) people(people People) map[string]Subject {
+	c.persons = people
+	byKey := make(map[string]Subject, len(people))
+	lines := make(map[string]int, len(people))
+	for _, name := range c.inOrder() {
+		who := Subject{Person: string(name), Groups: c.groupsOf(people[name].Value)}
+		keys := people[name].Value.Keys
+		if missing(keys) || emptyList(keys) {
+			c.problemf(people[name].Pos, "%s has no key: write keys: [ssh-ed25519 AAAA…]", name)
+		}
+		for _, key := range keys.Value {
+			if key.Value == "" {
+				continue // told while decoding
+			}
+			if owner, ok := byKey[string(key.Value)]; ok {
+				c.problemf(key.Pos, "key is %s's already (line %d): a key is one person's, once", owner.Person, lines[string(key.Value)])
+				continue
+			}
+			byKey[string(key.Value)], lines[string(key.Value)] = who, key.Line
+		}
+	}
+	return byKey
+}
+
+// inOrder returns the names in the order of the file.
+func (c *compiler) inOrder() []Name {
+	return slices.SortedFunc(maps.Keys(c.persons), func(a, b Name) int {
+		p, q := c.persons[a].Pos, c.persons[b].Pos
+		return cmp.Or(cmp.Compare(p.Line, q.Line), cmp.Compare(p.Column, q.Column), cmp.Compare(a, b))
+	})
+}
+
+func (c *compiler) groupsOf(p Person) []string {
+	var groups []string
+	for _, g := range p.Groups {
+		groups = append(groups, string(g))
+		c.groups[string(g)] = true
+	}
+	return groups
+}
+
+func (c *compiler) rule(at strictyaml.At[Rule]) rule {
+	r := at.Value
+	compiled := rule{name: string(r.Name.Value), deny: r.Deny.Value, terms: c.terms(r.Terms.Value)}
+	c.checkName(at)
+	c.who(at, &compiled)
+	c.targets(at, &compiled)
+	c.allow(at, &compiled)
+	return compiled
+}
+
+func (c *compiler) checkName(at strictyaml.At[Rule]) {
+	name := at.Value.Name
+	if missing(name) {
+		c.problemf(at.Pos, "rule has no name")
+		return
+	}
+	if line, ok := c.lines[name.Value]; ok && name.Value != "" {
+		c.problemf(name.Pos, "rule %s again (first in line %d)", name.Value, line)
+		return
+	}
+	c.lines[name.Value] = name.Line
+}
+
+func (c *compiler) who(at strictyaml.At[Rule], r *rule) {
+	who := at.Value.Who
+	if missing(who) || emptyList(who) {
+		c.problemf(at.Pos, `rule has no who: write who: ["*"] for everyone`)
+	}
+	for _, w := range who.Value {
+		group, isGroup := strings.CutPrefix(w.Value, "group:")
+		_, isPerson := c.persons[Name(w.Value)]
+		switch {
+		case w.Value == "": // told while decoding
+		case w.Value == "*":
+			r.everyone = true
+		case isGroup && c.groups[group]:
+			r.groups = append(r.groups, group)
+		case isGroup:
+			c.problemf(w.Pos, "nobody is in group %q (%s)", group, strictyaml.Suggest(group, slices.Sorted(maps.Keys(c.groups))))
+		case isPerson:
+			r.people = append(r.people, w.Value)
+		case c.groups[w.Value]:
+			c.problemf(w.Pos, "%q is a group: write group:%s", w.Value, w.Value)
+		case strings.ContainsAny(w.Value, "*?"):
+			c.problemf(w.Pos, `%q: who knows no pattern but "*" alone, everyone`, w.Value)
+		default:
+			c.problemf(w.Pos, "unknown person %q (%s)", w.Value, strictyaml.Suggest(w.Value, c.names()))
+		}
+	}
+}
+
+func (c *compiler) names() []string {
+	var names []string
+	for name := range c.persons {
+		names = append(names, string(name))
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (c *compiler) targets(at strictyaml.At[Rule], r *rule) {
+	targets := at.Value.Targets
+	if missing(targets) || emptyList(targets) {
+		c.problemf(at.Pos, `rule has no targets: write targets: [{name: "*"}] for every container`)
+	}
+	for _, t := range targets.Value {
+		if !slices.ContainsFunc(c.known.Runtimes, t.Value.Runtime.allows) {
+			c.problemf(t.Pos, "unknown runtime (known: %s)", strings.Join(c.known.Runtimes, ", "))
+		}
+		r.targets = append(r.targets, t.Value)
+	}
+}
+
+func (c *compiler) allow(at strictyaml.At[Rule], r *rule) {
+	allow, deny, terms := at.Value.Allow, at.Value.Deny, at.Value.Terms
+	switch {
+	case missing(allow) && missing(deny):
+		c.problemf(at.Pos, "rule neither allows nor denies: write allow: [shell] or deny: why")
+	case !missing(allow) && !missing(deny):
+		c.problemf(deny.Pos, "rule both allows and denies: write two rules")
+	case !missing(deny) && !missing(terms):
+		c.problemf(terms.Pos, "rule denies, and has terms for it")
+	case emptyList(allow):
+		c.problemf(allow.Pos, "allow names nothing: write deny: why if that is meant")
+	}
+	for _, p := range allow.Value {
+		r.shell = r.shell || p.Shell
+		r.exec = append(r.exec, p.Exec...)
+	}
+}
+
+func (c *compiler) terms(t TermsOfRule) Terms {
+	profile := t.Profile
+	if profile.Value == "" {
+		return Terms{Profile: c.known.Profiles[0]}
+	}
+	if !slices.Contains(c.known.Profiles, profile.Value) {
+		c.problemf(profile.Pos, "unknown profile %q (%s)", profile.Value, strictyaml.Suggest(profile.Value, c.known.Profiles))
+	}
+	return Terms{Profile: profile.Value}
+}
+
+func missing[T any](a strictyaml.At[T]) bool { return a.Line == 0 }
+
+// emptyList is not for a list that could not be decoded: that one is nil.
+func emptyList[T any](a strictyaml.At[[]T]) bool { return a.Value != nil && len(a.Value) == 0 }
