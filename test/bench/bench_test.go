@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestTheMedianIsOneOfTheSamples(t *testing.T) {
+	for _, test := range []struct {
+		s    samples
+		q    float64
+		want float64
+	}{
+		{samples{7}, 0.5, 7},
+		{samples{9, 1, 5}, 0.5, 5},
+		{samples{3, 1, 2, 4}, 0.99, 4},
+		{samples{3, 1, 2, 4}, 0, 1},
+	} {
+		if got := test.s.quantile(test.q); got != test.want {
+			t.Errorf("quantile %v of %v: %v, want %v", test.q, test.s, got, test.want)
+		}
+	}
+}
+
+func TestSubjectsTakeTurnsAndTheFirstRoundIsNotKept(t *testing.T) {
+	var order []float64
+	subject := func(v float64) subject {
+		return func() (float64, error) { order = append(order, v); return v, nil }
+	}
+	kept, err := interleave(2, subject(1), subject(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []float64{1, 2, 2, 1, 1, 2}; !slices.Equal(order, want) {
+		t.Errorf("ran in order %v, want %v", order, want)
+	}
+	if !slices.Equal(kept[0], samples{1, 1}) || !slices.Equal(kept[1], samples{2, 2}) {
+		t.Errorf("kept %v", kept)
+	}
+}
+
+func TestARowIsJudgedByItsGoal(t *testing.T) {
+	var r Report
+	r.compare(Row{Measure: "a"}, 10, 100, ratioAtMost(0.1))
+	r.compare(Row{Measure: "b"}, 11, 100, ratioAtMost(0.1))
+	r.compare(Row{Measure: "c"}, 300, 100, ratioAtLeast(3))
+	r.compare(Row{Measure: "d"}, 299, 100, ratioAtLeast(3))
+	r.compare(Row{Measure: "e"}, 1, 1, nil)
+	r.absolute(Row{Measure: "f"}, 0, oursAtMost(0))
+	r.absolute(Row{Measure: "g"}, 1, oursAtMost(0))
+	var got []string
+	for _, row := range r.Rows {
+		got = append(got, row.Verdict)
+	}
+	if want := []string{"ok", "SHORT", "ok", "SHORT", "", "ok", "SHORT"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestTheFileSaysWhatTheTableSays(t *testing.T) {
+	r := Report{Machine: thisMachine()}
+	r.compare(Row{Measure: "connect", Against: "sshd", Unit: "ms"}, 12, 240, ratioAtMost(0.12))
+	r.fail("bulk", os.ErrDeadlineExceeded)
+	file := filepath.Join(t.TempDir(), "bench.json")
+	var table bytes.Buffer
+	if err := r.finish(&table, file); err == nil {
+		t.Error("a failed measure is no error")
+	}
+	for _, want := range []string{"12.0 ms", "240 ms", "0.050", "≤ 0.12", "ok", "FAILED"} {
+		if !strings.Contains(table.String(), want) {
+			t.Errorf("no %q in\n%s", want, &table)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read Report
+	if err := json.Unmarshal(text, &read); err != nil {
+		t.Fatal(err)
+	}
+	if len(read.Rows) != 1 || *read.Rows[0].Ratio != 0.05 || len(read.Failed) != 1 {
+		t.Errorf("read back %+v", read)
+	}
+}
+
+func TestNoProcessIsInsideOfWhatIsNoContainer(t *testing.T) {
+	if got := inside(os.Getpid()); got != nil {
+		t.Errorf("the host's processes %v are called a container's", got)
+	}
+	if got := inside(1 << 30); got != nil {
+		t.Errorf("processes %v are called those of a container that is gone", got)
+	}
+}
