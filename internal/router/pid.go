@@ -1,0 +1,119 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+const pidRuntime = "pid"
+
+// PID is the processes of the host, as containers: what no runtime knows of
+// can be entered by the number of a process in it. The host's own processes
+// are not containers.
+type PID struct{}
+
+// Name is that of the runtime in a login.
+func (PID) Name() string { return pidRuntime }
+
+// Find looks at a process, if id is the number of one.
+func (PID) Find(_ context.Context, id string) ([]Found, error) {
+	pid := parsePID(id)
+	if pid == 0 {
+		return nil, nil
+	}
+	closed, err := closedProcess(pid)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []Found{{ID: id, PID: pid, Closed: closed}}, nil
+}
+
+// Verify looks at the process once more, now that it is held.
+func (PID) Verify(f Found) error {
+	closed, err := closedProcess(f.PID)
+	if err == nil && closed != "" {
+		err = errors.New(closed)
+	}
+	return err
+}
+
+// closedProcess tells why a process cannot be entered; "" if it can.
+func closedProcess(pid int) (string, error) {
+	if pid == os.Getpid() {
+		return "is this server itself", nil
+	}
+	leader, err := statusField(pid, "Tgid")
+	if err != nil {
+		return "", err
+	}
+	if leader != strconv.Itoa(pid) {
+		return "is only a thread of process " + leader, nil
+	}
+	stat, err := readStat(pid)
+	switch {
+	case err != nil:
+		return "", err
+	case stat.kernel:
+		return "is the kernel's", nil
+	case stat.state == 'Z' || stat.state == 'X':
+		return "has ended", nil
+	}
+	host, err := onHost(pid)
+	if err != nil {
+		return "", err
+	}
+	if host {
+		return "is the host's own, in no container", nil
+	}
+	return "", nil
+}
+
+// onHost tells whether a process sees the host's files: in the mount namespace
+// of the host or of this server, or with the host's root directory in one of
+// its own, as many services have.
+func onHost(pid int) (bool, error) {
+	theirs, err := viewOf(pid)
+	if err != nil {
+		return false, err
+	}
+	for _, pid := range []int{1, os.Getpid()} {
+		host, err := viewOf(pid)
+		if err != nil {
+			return false, err
+		}
+		if theirs.mounts == host.mounts || theirs.root == host.root {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// view is what a process sees of files: its mount namespace, and the device
+// and inode of its root directory.
+type view struct {
+	mounts string
+	root   [3]uint64
+}
+
+func viewOf(pid int) (view, error) {
+	mounts, err := namespace(pid, "mnt")
+	if err != nil {
+		return view{}, err
+	}
+	root := fmt.Sprintf("/proc/%d/root", pid)
+	var st unix.Statx_t
+	// Without DONT_SYNC a container whose root is a FUSE of its own could
+	// keep us waiting for ever.
+	if err := unix.Statx(unix.AT_FDCWD, root, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
+		return view{}, &os.PathError{Op: "statx", Path: root, Err: err}
+	}
+	return view{mounts, [3]uint64{uint64(st.Dev_major), uint64(st.Dev_minor), st.Ino}}, nil
+}
