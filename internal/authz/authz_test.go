@@ -424,15 +424,9 @@ var known = authz.Known{Profiles: []string{"general", "wide"}, Runtimes: []strin
 // read reads a policy as config does.
 func read(text string) (*authz.Policy, error) {
 	var d document
-	var problems strictyaml.Problems
-	if err := strictyaml.Decode("p", []byte(text), &d); err != nil {
-		problems = err.(strictyaml.Problems)
-	}
-	policy, err := authz.New(d.People, d.Rules, known)
-	if err != nil {
-		problems = append(problems, err.(strictyaml.Problems)...)
-	}
-	if err := problems.Err(); err != nil {
+	unread := strictyaml.Decode("p", []byte(text), &d)
+	policy, unwise := authz.New(d.People, d.Rules, known)
+	if err := strictyaml.Join(unread, unwise); err != nil {
 		return nil, err
 	}
 	return policy, nil

@@ -2,6 +2,7 @@ package strictyaml
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -57,6 +58,18 @@ func (ps Problems) Err() error {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	return ps
+}
+
+// Join makes one error of several of type Problems; nil ones do not count.
+func Join(errs ...error) error {
+	var all Problems
+	for _, err := range errs {
+		var ps Problems
+		if errors.As(err, &ps) {
+			all = append(all, ps...)
+		}
+	}
+	return all.Err()
 }
 
 // Suggest offers the known name that the wrong one was probably meant to be,

@@ -1,0 +1,207 @@
+// Package config reads config.yaml: what the daemon needs to know, and who may
+// do what. It does not look at the files that are named there.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/cartsshd/cartsshd/internal/authz"
+	"github.com/cartsshd/cartsshd/internal/strictyaml"
+)
+
+// Config is all of config.yaml. The sample in the root of the repository is
+// the manual of its keys and defaults. All paths in it are absolute.
+type Config struct {
+	Listen   Address      `yaml:"listen"`
+	HostKey  string       `yaml:"host_key"`
+	Image    Image        `yaml:"image"`
+	Record   Record       `yaml:"record"`
+	Runtimes Runtimes     `yaml:"runtimes"`
+	Limits   Limits       `yaml:"limits"`
+	People   authz.People `yaml:"people"`
+	Rules    authz.Rules  `yaml:"rules"`
+
+	// Policy is what People and Rules say.
+	Policy *authz.Policy `yaml:"-"`
+}
+
+// Image is the tools image.
+type Image struct {
+	Path string `yaml:"path"`
+}
+
+// Record is where sessions are recorded.
+type Record struct {
+	Dir string `yaml:"dir"`
+}
+
+// Runtimes are where containers are looked for. One that is nil is off.
+type Runtimes struct {
+	Docker *Docker `yaml:"docker"`
+	PID    *PID    `yaml:"pid"`
+}
+
+// Docker is a Docker engine.
+type Docker struct {
+	Socket string `yaml:"socket"`
+}
+
+// PID is the host's process table.
+type PID struct{}
+
+// Limits are what one client may cost.
+type Limits struct {
+	LoginGrace            time.Duration `yaml:"login_grace"`
+	Connections           Count         `yaml:"connections"`
+	ConnectionsPerAddress Count         `yaml:"connections_per_address"`
+	SessionsPerConnection Count         `yaml:"sessions_per_connection"`
+}
+
+func defaults() *Config {
+	return &Config{
+		Listen:  ":2222",
+		HostKey: "/etc/cartsshd/ssh_host_ed25519_key",
+		Image:   Image{Path: "/var/lib/cartsshd/tools.img"},
+		Record:  Record{Dir: "/var/lib/cartsshd/record"},
+		Limits: Limits{
+			LoginGrace:            30 * time.Second,
+			Connections:           2000,
+			ConnectionsPerAddress: 200,
+			SessionsPerConnection: 64,
+		},
+	}
+}
+
+const dockerSocket = "/run/docker.sock"
+
+// What rules may name.
+var known = authz.Known{
+	Profiles: []string{"general"},
+	Runtimes: []string{"docker", "pid"},
+}
+
+// Load reads the file at path. Who can change that file can enter everything,
+// so it must belong to root or to us, and others must not write to it.
+//
+// If the file says something wrong, the error is of type [strictyaml.Problems]
+// and has one line for each: "config.yaml:12:3: …".
+func Load(path string) (*Config, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	return parse(path, dir, data)
+}
+
+func read(path string) ([]byte, error) {
+	// Not blocking: a FIFO must not keep the daemon from saying what is wrong.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if err := trusted(path, info); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(f, strictyaml.MaxSize+1))
+}
+
+func trusted(path string, info os.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s: is not a regular file", path)
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s: others may write to it: chmod go-w %s", path, path)
+	}
+	owner := int(info.Sys().(*syscall.Stat_t).Uid)
+	if owner != 0 && owner != os.Geteuid() {
+		return fmt.Errorf("%s: belongs to uid %d, who could change it: chown root %s && chmod go-w %s", path, owner, path, path)
+	}
+	return nil
+}
+
+func parse(name, dir string, data []byte) (*Config, error) {
+	c := defaults()
+	unread := strictyaml.Decode(name, data, c)
+	policy, unwise := authz.New(c.People, c.Rules, known)
+	if err := strictyaml.Join(unread, unwise); err != nil {
+		return nil, err
+	}
+	if c.People == nil || c.Rules == nil {
+		top := strictyaml.Pos{File: name, Line: 1, Column: 1}
+		return nil, strictyaml.Problems{top.Problemf("without people and rules nobody may enter: write people: {} and rules: [] if that is meant")}
+	}
+	c.Policy = policy
+	c.turnOn()
+	c.anchor(dir)
+	return c, nil
+}
+
+func (c *Config) turnOn() {
+	r := &c.Runtimes
+	if r.Docker == nil && r.PID == nil {
+		r.Docker, r.PID = &Docker{}, &PID{}
+	}
+	if r.Docker != nil && r.Docker.Socket == "" {
+		r.Docker.Socket = dockerSocket
+	}
+}
+
+// anchor makes relative paths relative to the file that says them.
+func (c *Config) anchor(dir string) {
+	paths := []*string{&c.HostKey, &c.Image.Path, &c.Record.Dir}
+	if c.Runtimes.Docker != nil {
+		paths = append(paths, &c.Runtimes.Docker.Socket)
+	}
+	for _, p := range paths {
+		if !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}
+
+// Address is a TCP address to listen on, host:port. Without a host it is every
+// address of the machine; port 0 is any free one.
+type Address string
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (a *Address) UnmarshalText(text []byte) error {
+	_, port, err := net.SplitHostPort(string(text))
+	if err != nil {
+		return errors.New(`wants host:port, such as ":2222" or "127.0.0.1:2222"`)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return errors.New("wants a port from 1 to 65535, or 0 for a free one")
+	}
+	*a = Address(text)
+	return nil
+}
+
+// Count is how many there may be of something, from one to a million.
+type Count int
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (c *Count) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 10, 32)
+	if err != nil || n < 1 || n > 1_000_000 {
+		return errors.New("wants a number from 1 to 1000000")
+	}
+	*c = Count(n)
+	return nil
+}

@@ -1,0 +1,280 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/cartsshd/cartsshd/internal/authz"
+	"github.com/cartsshd/cartsshd/internal/need"
+)
+
+const nobody = "people: {}\nrules: []\n"
+
+func TestTheSampleLoadsAsItIs(t *testing.T) {
+	c, err := load(t, sample(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := authz.Target{Runtime: "docker", ID: "68af", Name: "web-1", Labels: map[string]string{"env": "prod"}}
+	got := c.Policy.Decide(authz.Subject{Person: "alice", Groups: []string{"sre"}}, authz.Request{Target: web, Kind: authz.Shell})
+	if !got.Allow || got.Rule != "sre-on-web" || got.Terms.Profile != "general" {
+		t.Errorf("alice on web-1: %+v", got)
+	}
+	got = c.Policy.Decide(authz.Subject{Person: "bob"}, authz.Request{Target: web, Kind: authz.Exec, Command: "tcpdump -i eth0"})
+	if !got.Allow || !slices.Equal(got.Argv, []string{"tcpdump", "-i", "eth0"}) {
+		t.Errorf("bob on web-1: %+v", got)
+	}
+}
+
+func TestTheSampleShowsTheDefaults(t *testing.T) {
+	shown, err := load(t, sample(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent, err := load(t, nobody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*Config{shown, silent} {
+		c.People, c.Rules, c.Policy = nil, nil, nil
+	}
+	if !reflect.DeepEqual(shown, silent) {
+		t.Errorf("the sample says\n%+v\nthe code says\n%+v", shown, silent)
+	}
+}
+
+// The sample is the manual: no key without its line there, and no line without
+// its key.
+func TestTheSampleHasEveryKey(t *testing.T) {
+	var document yaml.Node
+	if err := yaml.Unmarshal([]byte(sample(t)), &document); err != nil {
+		t.Fatal(err)
+	}
+	inSample, inCode := map[string]bool{}, map[string]bool{}
+	keysOfNode(document.Content[0], reflect.TypeFor[Config](), "", inSample)
+	keysOfType(reflect.TypeFor[Config](), "", inCode)
+	if !maps.Equal(inSample, inCode) {
+		t.Errorf("in the sample: %v\nin the code: %v", slices.Sorted(maps.Keys(inSample)), slices.Sorted(maps.Keys(inCode)))
+	}
+	if len(inCode) < 20 || !inCode["rules.allow.exec"] || !inCode["people.*.keys"] {
+		t.Errorf("this test does not see the keys: %v", slices.Sorted(maps.Keys(inCode)))
+	}
+}
+
+func keysOfType(t reflect.Type, prefix string, keys map[string]bool) {
+	t = inner(t)
+	if t.Kind() == reflect.Map {
+		keysOfType(t.Elem(), prefix+"*.", keys)
+		return
+	}
+	if t.Kind() != reflect.Struct {
+		return
+	}
+	for i := range t.NumField() {
+		if name := t.Field(i).Tag.Get("yaml"); name != "" && name != "-" {
+			keys[prefix+name] = true
+			keysOfType(t.Field(i).Type, prefix+name+".", keys)
+		}
+	}
+}
+
+func keysOfNode(n *yaml.Node, t reflect.Type, prefix string, keys map[string]bool) {
+	t = inner(t)
+	if n.Kind == yaml.SequenceNode {
+		for _, element := range n.Content {
+			keysOfNode(element, t, prefix, keys)
+		}
+	}
+	if n.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i < len(n.Content); i += 2 {
+		name := n.Content[i].Value
+		if t.Kind() == reflect.Map {
+			keysOfNode(n.Content[i+1], t.Elem(), prefix+"*.", keys)
+			continue
+		}
+		keys[prefix+name] = true
+		for j := range t.NumField() {
+			if t.Field(j).Tag.Get("yaml") == name {
+				keysOfNode(n.Content[i+1], t.Field(j).Type, prefix+name+".", keys)
+			}
+		}
+	}
+}
+
+// inner strips lists, pointers and strictyaml.At.
+func inner(t reflect.Type) reflect.Type {
+	for {
+		switch {
+		case t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer:
+			t = t.Elem()
+		case strings.HasPrefix(t.Name(), "At["):
+			value, _ := t.FieldByName("Value")
+			t = value.Type
+		default:
+			return t
+		}
+	}
+}
+
+func TestRuntimesAreOnAsNamed(t *testing.T) {
+	for _, test := range []struct {
+		yaml, socket string // "": docker is off
+		pid          bool
+	}{
+		{"", "/run/docker.sock", true},
+		{"runtimes: {}", "/run/docker.sock", true},
+		{"runtimes: {docker: {}}", "/run/docker.sock", false},
+		{"runtimes: {docker: {socket: /x}}", "/x", false},
+		{"runtimes: {pid: {}}", "", true},
+	} {
+		c, err := load(t, nobody+test.yaml)
+		if err != nil {
+			t.Fatal(err)
+		}
+		socket := ""
+		if c.Runtimes.Docker != nil {
+			socket = c.Runtimes.Docker.Socket
+		}
+		if socket != test.socket || (c.Runtimes.PID != nil) != test.pid {
+			t.Errorf("%q: docker %q, pid %v", test.yaml, socket, c.Runtimes.PID)
+		}
+	}
+}
+
+func TestPathsAreRelativeToTheFile(t *testing.T) {
+	path := write(t, nobody+"host_key: key\nimage: {path: ../tools.img}\nrecord: {dir: /abs}\nruntimes: {docker: {socket: sock}}")
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(path)
+	got := []string{c.HostKey, c.Image.Path, c.Record.Dir, c.Runtimes.Docker.Socket}
+	want := []string{dir + "/key", filepath.Dir(dir) + "/tools.img", "/abs", dir + "/sock"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	t.Chdir(dir)
+	if c, err = Load(filepath.Base(path)); err != nil || c.HostKey != dir+"/key" {
+		t.Errorf("named without a directory: %v, %v", c, err)
+	}
+}
+
+func TestEachMistakeIsNamed(t *testing.T) {
+	for _, test := range []struct{ yaml, want string }{
+		{"lisen: x", `:3:1: unknown key "lisen" (did you mean "listen"?)`},
+		{"listen: 2222", `:3:9: wants host:port, such as ":2222"`},
+		{`listen: ":ssh"`, `:3:9: wants a port from 1 to 65535`},
+		{`listen: "x:65536"`, `:3:9: wants a port`},
+		{"listen: [x]", `:3:9: wants text, is a list`},
+		{"image: /tools.img", `:3:8: wants keys and values, is text`},
+		{"image: {path: ''}", `:3:15: is empty`},
+		{"host_key:", `:3:10: is empty`},
+		{"limits: {connections: 0}", `:3:23: wants a number from 1 to 1000000`},
+		{"limits: {connections: -1}", `:3:23: wants a number from 1`},
+		{"limits: {connections: [1]}", `:3:23: wants a number, is a list`},
+		{"limits: {login_grace: 30}", `:3:23: wants a duration above zero, such as 30s`},
+		{"runtimes: {pid: {x: 1}}", `:3:18: unknown key "x" (none is known)`},
+		{"runtimes: {pid: }", `:3:17: is empty: write {} if that is meant`},
+		{"people: {}", `:3:1: key "people" again (first in line 1)`},
+	} {
+		c, err := load(t, nobody+test.yaml)
+		if err == nil || !strings.Contains(err.Error(), "config.yaml"+test.want) {
+			t.Errorf("%s: got %v, want %s", test.yaml, err, test.want)
+		}
+		if c != nil {
+			t.Errorf("%s: there is a config nevertheless", test.yaml)
+		}
+	}
+	for _, text := range []string{"listen: ':1'", "people: {}", "rules: []"} {
+		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), "config.yaml:1:1: without people and rules nobody may enter") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestSyntaxAndPolicyAreJudgedTogether(t *testing.T) {
+	path := write(t, "limits: {connections: many}\npeople: {}\nrules: [{name: r, who: [alice], targets: [{name: x}], deny: x}]\nlisen: x\n")
+	_, err := Load(path)
+	want := path + ":1:23: wants a number from 1 to 1000000\n" +
+		path + `:3:25: unknown person "alice" (none is known)` + "\n" +
+		path + `:4:1: unknown key "lisen" (did you mean "listen"?)`
+	if fmt.Sprint(err) != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestAFileThatOthersMayChangeIsRefused(t *testing.T) {
+	for _, mode := range []os.FileMode{0o620, 0o602, 0o666} {
+		path := write(t, nobody)
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "others may write to it: chmod go-w "+path) {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
+}
+
+func TestAFileOfSomebodyElseIsRefused(t *testing.T) {
+	need.Root(t)
+	path := write(t, nobody)
+	if err := os.Chown(path, 65534, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "belongs to uid 65534, who could change it: chown root") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatIsNoFileIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	huge := write(t, strings.Repeat("#", 10<<20))
+	for path, want := range map[string]string{
+		dir:                           "is not a regular file",
+		fifo:                          "is not a regular file",
+		filepath.Join(dir, "nothing"): "no such file",
+		huge:                          ":1:1: is larger than 4 MiB",
+	} {
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func sample(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../config.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func load(t *testing.T, text string) (*Config, error) {
+	t.Helper()
+	return Load(write(t, text))
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
