@@ -80,20 +80,38 @@ func closedProcess(pid int) (string, error) {
 // of the host or of this server, or with the host's root directory in one of
 // its own, as many services have.
 func onHost(pid int) (bool, error) {
+	if pid == 1 {
+		return true, nil
+	}
 	theirs, err := viewOf(pid)
 	if err != nil {
 		return false, err
 	}
-	for _, pid := range []int{1, os.Getpid()} {
-		host, err := viewOf(pid)
-		if err != nil {
-			return false, err
-		}
+	hosts, err := hostViews()
+	if err != nil {
+		return false, err
+	}
+	for _, host := range hosts {
 		if theirs.mounts == host.mounts || theirs.root == host.root {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// hostViews returns what this server sees, and what the host's init does. An
+// init that holds a capability which we lack may not be looked at; the kernel's
+// first thread then stands for it, as both begin in one mount namespace.
+func hostViews() ([]view, error) {
+	self, err := viewOf(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	init, err := viewOf(1)
+	if stat, _ := readStat(2); errors.Is(err, os.ErrPermission) && stat.kernel {
+		init, err = viewOf(2)
+	}
+	return []view{self, init}, err
 }
 
 // view is what a process sees of files: its mount namespace, and the device

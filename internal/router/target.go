@@ -20,8 +20,8 @@ type Target struct {
 	Warnings                 []error  // runtimes that could not be asked, and might know another of that name
 }
 
-// Wait returns when the container's init has ended, or with os.ErrClosed when
-// the target was closed. It holds no OS thread.
+// Wait returns nil when the container's init has ended, and an error when the
+// target was closed before that. It holds no OS thread.
 func (t *Target) Wait() error { return waitProcess(t.Process) }
 
 // Close lets the container go.
