@@ -252,12 +252,14 @@ func writeRuntime(path string) error {
 		keep = `-e 's/,"CAP_SYS_RESOURCE"//g' -e 's/"CAP_SYS_RESOURCE",//g'`
 	}
 	script := `#!/bin/sh
-# runc [global options] create --bundle DIR …
-next=
+# runc [global options] create --bundle DIR … | exec --process FILE …
+last=
 for arg; do
-	[ "$next" ] && sed -i ` + keep + ` "$arg/config.json"
-	next=
-	[ "$arg" = --bundle ] && next=1
+	case $last in
+	--bundle) sed -i ` + keep + ` "$arg/config.json" ;;
+	--process) sed -i ` + keep + ` "$arg" ;;
+	esac
+	last=$arg
 done
 exec runc "$@"
 `

@@ -41,6 +41,14 @@ func TestDockerRunsContainersOfEveryShape(t *testing.T) {
 	})
 }
 
+func TestAPrivilegedContainerCanBeExecedInto(t *testing.T) {
+	d := Docker(t)
+	d.Run(t, "privileged", "--privileged")
+	if got := d.CLI(t, "exec", "privileged", "/bin/busybox", "echo", "here"); got != "here" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestStopEndsAContainerAtOnce(t *testing.T) {
 	d := Docker(t)
 	c := d.Run(t, "stopped")
