@@ -1,0 +1,102 @@
+package sshd
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cartsshd/cartsshd/internal/audit"
+	"github.com/cartsshd/cartsshd/internal/authz"
+	"github.com/cartsshd/cartsshd/internal/nsexec"
+	"github.com/cartsshd/cartsshd/internal/router"
+)
+
+// Where the tools are, as seen from inside.
+const tools = "/dev/crashcart"
+
+// enter starts a command in its container, with tools of its own.
+func (s *Server) enter(cmd *nsexec.Cmd) (process, error) {
+	if s.start != nil {
+		return s.start(cmd)
+	}
+	userns, err := nsexec.Userns(cmd.Target)
+	if err != nil {
+		return nil, err
+	}
+	if userns != nil {
+		defer userns.Close()
+	}
+	cmd.Tools, err = s.Tools.Mount(userns)
+	if err != nil {
+		return nil, err
+	}
+	defer cmd.Tools.Close()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return cmd, nil
+}
+
+// command is what is started for what was asked.
+func (s *session) command(ask ask, who authz.Subject, target *router.Target, d authz.Decision) *nsexec.Cmd {
+	cmd := &nsexec.Cmd{
+		Env:     s.environment(who, target),
+		TTY:     s.streams.tty,
+		ID:      s.record.ID(),
+		Target:  target.Process,
+		Profile: d.Terms.Profile,
+	}
+	cmd.Path, cmd.Args = program(ask, s.pty != nil, d)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.streams.theirs[0], s.streams.theirs[1], s.streams.theirs[2]
+	return cmd
+}
+
+// program is the image's bash, which does what ssh users expect of a login
+// shell; or, for whom the policy allows only certain commands, such a command
+// itself, with no shell in between.
+func program(ask ask, pty bool, d authz.Decision) (path string, argv []string) {
+	const bash = tools + "/bin/bash"
+	switch {
+	case d.Argv != nil:
+		return d.Argv[0], d.Argv
+	case ask.kind == authz.Exec:
+		return bash, []string{"bash", "-c", ask.command}
+	case pty:
+		return bash, []string{"bash", "--rcfile", tools + "/.crashcartrc", "-i"}
+	}
+	return bash, []string{"bash"} // commands come on stdin: ssh -T web-1 <script
+}
+
+// environment is the whole environment of a command. Nothing of it is ours, and
+// nothing the container's: its files could be anybody's.
+func (s *session) environment(who authz.Subject, target *router.Target) []string {
+	env := []string{
+		"PATH=" + tools + "/bin:" + tools + "/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=/root",
+		"USER=root",
+		"LOGNAME=root",
+		"SHELL=" + tools + "/bin/bash",
+		"TERMINFO_DIRS=" + tools + "/share/terminfo",
+		"HISTFILE=",      // nothing is left in the container,
+		"LESSHISTFILE=-", // not even a history
+		"CARTSSHD_PERSON=" + audit.Printable(who.Person),
+		"CARTSSHD_TARGET=" + label(target),
+		"CARTSSHD_SESSION=" + s.record.ID(),
+	}
+	if s.pty != nil {
+		env = append(env, "TERM="+s.pty.term)
+	}
+	for _, pair := range s.env {
+		name, _, _ := strings.Cut(pair, "=")
+		has := func(other string) bool { return strings.HasPrefix(other, name+"=") }
+		if !slices.ContainsFunc(env, has) {
+			env = append(env, pair)
+		}
+	}
+	return env
+}
+
+func (s *session) greeting(who authz.Subject, target *router.Target, d authz.Decision) string {
+	return fmt.Sprintf("%s in %s · recorded as %s · rule %s\r\n",
+		audit.Printable(who.Person), label(target), s.record.ID(), audit.Printable(d.Rule))
+}

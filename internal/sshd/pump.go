@@ -1,0 +1,93 @@
+package sshd
+
+import (
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// pump carries a command's output to whoever reads it, until it ends or nobody
+// reads any more. A buffer is held only while there is something in it.
+func pump(to io.Writer, from *os.File, pool *buffers) error {
+	raw, err := from.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		buf, ended := readable(raw.Read, pool)
+		if len(buf) > 0 {
+			_, err = to.Write(buf)
+		}
+		pool.put(buf)
+		if ended || err != nil {
+			return err
+		}
+	}
+}
+
+// readable waits until there is something to read, and then reads all that
+// there is: a terminal gives 4 KiB at a time, and each write to the client
+// costs a packet. It reports whether that was the end.
+func readable(ready func(func(uintptr) bool) error, pool *buffers) (buf []byte, ended bool) {
+	err := ready(func(fd uintptr) bool {
+		full := pool.get()
+		buf, ended = drain(int(fd), full[:0])
+		if len(buf) == 0 {
+			pool.put(full)
+		}
+		return len(buf) > 0 || ended
+	})
+	return buf, ended || err != nil
+}
+
+// drain reads until buf is full or nothing is left for now. A terminal whose
+// last program has gone says EIO.
+func drain(fd int, buf []byte) (_ []byte, ended bool) {
+	for len(buf) < cap(buf) {
+		n, err := unix.Read(fd, buf[len(buf):cap(buf)])
+		if err == unix.EINTR {
+			continue
+		}
+		if err == unix.EAGAIN {
+			return buf, false
+		}
+		if err != nil || n == 0 {
+			return buf, true
+		}
+		buf = buf[:len(buf)+n]
+	}
+	return buf, false
+}
+
+// feed carries what a client sends to the command. It waits with a small
+// buffer, and takes a large one while the small one fills.
+func feed(to io.Writer, from io.Reader) error {
+	small := make([]byte, 512)
+	for {
+		n, err := pass(to, from, small)
+		for err == nil && n == len(small) {
+			large := bulk.get()
+			n, err = pass(to, from, large)
+			bulk.put(large)
+			n = min(n, len(small))
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func pass(to io.Writer, from io.Reader, buf []byte) (int, error) {
+	n, err := from.Read(buf)
+	if n == 0 {
+		return 0, err
+	}
+	if _, werr := to.Write(buf[:n]); werr != nil {
+		return n, werr
+	}
+	return n, err
+}

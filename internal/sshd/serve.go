@@ -1,0 +1,399 @@
+package sshd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	gossh "golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"github.com/cartsshd/cartsshd/internal/audit"
+	"github.com/cartsshd/cartsshd/internal/authz"
+	"github.com/cartsshd/cartsshd/internal/nsexec"
+	"github.com/cartsshd/cartsshd/internal/router"
+)
+
+// serve is the story of one session: from what was asked for to how it ended.
+func (s *session) serve(ctx context.Context, ask ask) ending {
+	// The key was proved for the connection. Whose it is may have changed since.
+	policy := s.server.Policy()
+	who, known := policy.Identify(s.key)
+	if !known {
+		return s.deny(ask, who, nil, authz.Decision{Why: "the key is nobody's any more"})
+	}
+	target, err := s.resolve(ctx)
+	if err != nil {
+		return s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
+	}
+	s.keep(target)
+	for _, w := range target.Warnings {
+		s.server.Logger.Warn("looking for a container", "login", brief(s.login), "err", w)
+	}
+	decision := policy.Decide(who, s.question(ask, target))
+	if !decision.Allow {
+		return s.deny(ask, who, target, decision)
+	}
+
+	s.record, err = s.server.Record.Begin(s.meta(ask, who, target, decision))
+	if err != nil {
+		return unrecorded(err)
+	}
+	s.streams, err = s.open()
+	if err != nil {
+		return notEntered(target, decision, err)
+	}
+	s.keep(s.streams)
+	process, err := s.server.enter(s.command(ask, who, target, decision))
+	s.streams.handedOver()
+	if err != nil {
+		return notEntered(target, decision, err)
+	}
+	s.keep(process)
+	s.conn.settle()
+
+	if s.pty != nil && ask.kind == authz.Shell {
+		s.streams.greeting = s.greeting(who, target, decision)
+	}
+	s.streams.flow(process)
+	return s.attend(ctx, process, target)
+}
+
+// run serves a session and ends it, in the order that its client and its record
+// need: how it ended; what is still on its way to the screen; the record, on the
+// disk; and only then CLOSE, upon which ssh(1) returns.
+func (s *session) run(ctx context.Context, ask ask) {
+	defer s.letGo()
+	ending := s.serveGuarded(ctx, ask)
+	s.tellStatus(ending)
+	s.farewell(ctx, ending)
+	s.endRecord(ending)
+	s.ch.CloseWrite()
+	s.ch.Close()
+}
+
+// serveGuarded ends a session that panics, and that one only.
+func (s *session) serveGuarded(ctx context.Context, ask ask) (e ending) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.server.panicked("session", p)
+			e = failed("internal error; this session was ended", "panic")
+		}
+	}()
+	return s.serve(ctx, ask)
+}
+
+// keep takes what is to be closed after the session's end.
+func (s *session) keep(c io.Closer) { s.kept = append(s.kept, c) }
+
+func (s *session) letGo() {
+	for _, c := range slices.Backward(s.kept) {
+		c.Close()
+	}
+}
+
+func (s *session) resolve(ctx context.Context) (*router.Target, error) {
+	ref, err := router.ParseRef(s.login)
+	if err != nil {
+		return nil, err
+	}
+	return s.server.Targets.Resolve(ctx, ref)
+}
+
+func (s *session) question(ask ask, target *router.Target) authz.Request {
+	return authz.Request{
+		Target: authz.Target{
+			Runtime: target.Runtime,
+			ID:      target.ID,
+			Name:    target.Name,
+			Image:   target.Image,
+			Labels:  target.Labels,
+		},
+		Kind:    ask.kind,
+		Command: ask.command,
+		Time:    time.Now(),
+		From:    s.conn.from,
+	}
+}
+
+func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d authz.Decision) audit.Meta {
+	m := audit.Meta{
+		Person:  s.person(who),
+		Client:  s.client(),
+		Login:   s.login,
+		Target:  *recorded(target),
+		Rule:    d.Rule,
+		Profile: d.Terms.Profile,
+		Kind:    string(ask.kind),
+		Command: ask.command,
+		Argv:    d.Argv,
+		Tools:   s.server.ToolsID,
+	}
+	if s.pty != nil {
+		m.PTY = &audit.PTY{Term: s.pty.term, Cols: s.pty.size.Cols, Rows: s.pty.size.Rows}
+	}
+	return m
+}
+
+func (s *session) person(who authz.Subject) audit.Person {
+	return audit.Person{Name: who.Person, Key: gossh.FingerprintSHA256(s.key), Groups: who.Groups}
+}
+
+func (s *session) client() audit.Client { return s.conn.client(string(s.peer.ClientVersion())) }
+
+func recorded(t *router.Target) *audit.Target {
+	if t == nil {
+		return nil
+	}
+	return &audit.Target{Runtime: t.Runtime, ID: t.ID, Name: t.Name, Image: t.Image, PID: t.PID}
+}
+
+// label is what a person calls a container.
+func label(t *router.Target) string {
+	if t.Name != "" {
+		return audit.Printable(t.Name)
+	}
+	return audit.Printable(t.ID[:min(len(t.ID), 12)])
+}
+
+// deny records why, and says nothing of it: who asks for what is not theirs
+// learns no more than who asks for what is not there.
+func (s *session) deny(ask ask, who authz.Subject, target *router.Target, d authz.Decision) ending {
+	person, client := s.person(who), s.client()
+	err := s.server.Record.Event(audit.Event{
+		Event:   audit.SessionDenied,
+		Person:  &person,
+		Client:  &client,
+		Login:   s.login,
+		Target:  recorded(target),
+		Rule:    d.Rule,
+		Command: ask.command,
+		Detail:  d.Why,
+	})
+	return ending{
+		code:   codeFailed,
+		words:  audit.Printable(brief(s.login)) + ": no container of that name is yours to enter",
+		reason: "denied",
+		err:    err,
+	}
+}
+
+// attend stays with a running command until the session is over, in whichever
+// way that comes about.
+func (s *session) attend(ctx context.Context, p process, target *router.Target) ending {
+	ended := make(chan exit, 1)
+	go func() { // until the command ends, or is closed
+		status, err := p.Wait()
+		ended <- exit{status, err}
+	}()
+	stopped := stopping(target)
+	for {
+		select {
+		case e := <-ended:
+			return s.exited(e, target, stopped)
+		case <-stopped:
+			return containerStopped(target)
+		case <-s.record.Failed():
+			return unrecordable
+		case <-ctx.Done():
+			return left(context.Cause(ctx))
+		case sig := <-s.signals:
+			if err := p.Signal(sig); err != nil {
+				s.server.Logger.Debug("signal", "session", s.record.ID(), "signal", sig, "err", err)
+			}
+		case <-s.resized:
+			s.streams.resize(s.size())
+		}
+	}
+}
+
+func (s *session) size() size {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newest
+}
+
+type exit struct {
+	status nsexec.Status
+	err    error // nobody knows how it ended
+}
+
+// exited judges how a command ended. When a container stops, the kernel kills
+// everything in it before its first process is gone.
+func (s *session) exited(e exit, target *router.Target, stopped <-chan struct{}) ending {
+	killed := e.err != nil || e.status.Signal == unix.SIGKILL
+	if killed && isStopping(target, stopped) {
+		return containerStopped(target)
+	}
+	if e.err != nil {
+		return failed(label(target)+": the session was lost", audit.Reason("lost: "+e.err.Error()))
+	}
+	return ending{status: &e.status, reason: "exited"}
+}
+
+// ending is how a session ends. The zero value is a failure: a session that
+// forgets to say how it ended must not look like a success.
+type ending struct {
+	status *nsexec.Status // how the command ended by itself, or nil
+	code   int            // otherwise
+	reason audit.Reason   // for the record
+	words  string         // for the person, if there is something to say
+	err    error          // for the log, if it is our fault
+}
+
+// The exit codes of what is not a command's own ending.
+const (
+	codeFailed        = 255 // as ssh(1) itself says
+	codeUnrecorded    = 254
+	codeNotFound      = 127 // as a shell says
+	codeNotExecutable = 126
+	codeStopped       = 137 // as if killed: 128 + SIGKILL, as docker exec says
+)
+
+func failed(words string, reason audit.Reason) ending {
+	return ending{code: codeFailed, words: words, reason: reason}
+}
+
+func left(cause error) ending {
+	e := ending{code: codeFailed, reason: audit.Reason(cause.Error())}
+	if cause == errStopping {
+		e.words = "the server is stopping; this session was ended"
+	}
+	return e
+}
+
+func unrecorded(err error) ending {
+	return ending{code: codeUnrecorded, words: "this session could not be recorded, so it was not run", err: err}
+}
+
+var unrecordable = ending{
+	code:   codeUnrecorded,
+	words:  "this session could not be recorded any longer, so it was ended",
+	reason: "recording failed",
+}
+
+func containerStopped(target *router.Target) ending {
+	words := "container " + label(target) + " stopped"
+	return ending{code: codeStopped, words: words, reason: audit.Reason(words)}
+}
+
+// notEntered tells a command that is not there, which is the person's affair,
+// from a way in that failed, which is ours.
+func notEntered(target *router.Target, d authz.Decision, err error) ending {
+	var join *nsexec.JoinError
+	if errors.As(err, &join) && join.Step == "execve" && d.Argv != nil {
+		return notExecuted(audit.Printable(d.Argv[0]), join.Err)
+	}
+	return ending{
+		code:   codeFailed,
+		words:  label(target) + " could not be entered; the server's log says why",
+		reason: audit.Reason("not entered: " + err.Error()),
+		err:    err,
+	}
+}
+
+func notExecuted(program string, err error) ending {
+	e := ending{code: codeNotExecutable, words: program + ": " + err.Error()}
+	if errors.Is(err, unix.ENOENT) {
+		e.code, e.words = codeNotFound, program+": command not found"
+	}
+	e.reason = audit.Reason(e.words)
+	return e
+}
+
+// outcome is what an ending is in numbers, and by the name of the signal.
+func (e ending) outcome() (code int, signal string) {
+	switch {
+	case e.status != nil && e.status.Signal != 0:
+		return 128 + int(e.status.Signal), signalName(e.status.Signal)
+	case e.status != nil:
+		return e.status.Code, ""
+	case e.code == 0:
+		return codeFailed, ""
+	}
+	return e.code, ""
+}
+
+func (s *session) endRecord(e ending) {
+	log := s.server.Logger.With("login", brief(s.login))
+	if s.record != nil {
+		code, signal := e.outcome()
+		if err := s.record.End(code, signal, e.reason); err != nil {
+			log.Error("cannot record the end of a session", "err", err)
+		}
+	}
+	if e.err != nil {
+		log.Error("session failed", "err", e.err)
+	}
+}
+
+// tellStatus tells the client the exit status, or the signal if SSH has a name for it
+// (RFC 4254, section 6.10).
+func (s *session) tellStatus(e ending) {
+	code, signal := e.outcome()
+	if signal == "" {
+		status := struct{ Status uint32 }{uint32(code)}
+		s.ch.SendRequest("exit-status", false, gossh.Marshal(&status))
+		return
+	}
+	s.ch.SendRequest("exit-signal", false, gossh.Marshal(&struct {
+		Signal   string
+		Core     bool
+		Message  string
+		Language string
+	}{signal, e.status.Core, "", ""}))
+}
+
+// patience is how long a session that is ended from outside waits for a client
+// that reads no more.
+const patience = 5 * time.Second
+
+// farewell kills what the command has left behind, so that its output ends,
+// brings the rest of it to the client, and says the last words. A client may
+// take its time to read what a command has written; but not if the session was
+// ended by us.
+func (s *session) farewell(ctx context.Context, e ending) {
+	said := make(chan struct{})
+	go func() { // ends at the latest when the client has closed its end
+		defer close(said)
+		defer s.server.guard("farewell")
+		s.streams.finish()
+		s.tell(e.words)
+	}()
+	if e.status != nil {
+		select {
+		case <-said:
+			return
+		case <-ctx.Done():
+		}
+	}
+	select {
+	case <-said:
+	case <-s.left:
+	case <-time.After(patience):
+	}
+}
+
+func (s *session) tell(words string) {
+	if words == "" {
+		return
+	}
+	words = "cartsshd: " + words
+	if s.pty == nil {
+		fmt.Fprintf(s.ch.Stderr(), "%s\n", words)
+		return
+	}
+	// A client with a terminal has it in raw mode.
+	fmt.Fprintf(s.screen(), "%s\r\n", words)
+}
+
+// screen is where the output of a terminal goes: by way of its recording.
+func (s *session) screen() io.Writer {
+	if s.record == nil {
+		return s.ch
+	}
+	return s.record.Output(s.ch)
+}
