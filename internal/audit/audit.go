@@ -2,12 +2,47 @@
 // they were shown.
 //
 // A session that cannot be recorded does not run.
+//
+// The record is a directory: journal.jsonl, one JSON object a line (Record,
+// described in docs/audit.md), and recordings/, one asciicast v2 file for
+// every session with a terminal. What Event, Begin and End have acknowledged
+// is on the disk, not on its way there. A recording follows the screen by some
+// milliseconds and is on the disk when End returns.
+//
+// It does not judge, it does not rotate, and it holds no secret: what a person
+// types is counted, not kept.
 package audit
 
-import "io"
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
 
-// Log is the journal of one directory, and the recordings beside it.
-type Log struct{}
+	"github.com/google/uuid"
+)
+
+// ErrUnrecorded is in every error which means that something was not recorded,
+// and so must not happen.
+var ErrUnrecorded = errors.New("audit: could not be recorded")
+
+func unrecorded(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrUnrecorded, err)
+}
+
+// Log is the journal of one directory, and the recordings beside it. Its
+// methods may be called from any goroutine.
+type Log struct {
+	lock       *os.File // the directory itself; holds the flock
+	root       *os.Root
+	recordings *os.Root
+	shelf      *os.File // recordings/, to sync its entries
+	journal    *journal
+	disk       *disk
+}
 
 // Person is who did it.
 type Person struct {
@@ -55,7 +90,7 @@ type Meta struct {
 
 // Event is anything else worth a line: a sign-in, a denial, a request refused.
 type Event struct {
-	Event   string  `json:"event"` // "signin.failed", "session.denied", "request.refused", "daemon.start" …
+	Event   string  `json:"event"` // SigninFailed, SessionDenied, RequestRefused, DaemonStart …
 	Session string  `json:"session,omitempty"`
 	Person  *Person `json:"person,omitempty"`
 	Client  *Client `json:"client,omitempty"`
@@ -70,38 +105,117 @@ type Event struct {
 // "container web-1 stopped".
 type Reason string
 
-// Open opens the record in dir, and makes dir (0700) if it is not there.
-func Open(dir string) (*Log, error) { panic("todo") }
-
 // Event writes one line; it is durable on return.
-func (l *Log) Event(e Event) error { panic("todo") }
+func (l *Log) Event(e Event) error {
+	if e.Event == "" {
+		return unrecorded(errors.New("event without a name"))
+	}
+	return unrecorded(l.journal.append(&Record{
+		Event:   e.Event,
+		Session: e.Session,
+		Person:  e.Person,
+		Client:  e.Client,
+		Login:   e.Login,
+		Target:  e.Target,
+		Rule:    e.Rule,
+		Command: e.Command,
+		Detail:  e.Detail,
+	}))
+}
 
 // Begin writes that a session opens: durable on return, or the session does
-// not run.
-func (l *Log) Begin(m Meta) (*Session, error) { panic("todo") }
+// not run. With a PTY its recording exists by then, header and all; the
+// recording's own durability is End's promise.
+func (l *Log) Begin(m Meta) (*Session, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, unrecorded(err)
+	}
+	s := &Session{log: l, opened: opening(id.String(), m), failed: make(chan struct{})}
+	if m.PTY != nil {
+		if s.recording, err = l.record(s.opened, s.failed); err != nil {
+			return nil, unrecorded(err)
+		}
+		s.opened.Recording = &Recording{Name: s.recording.name}
+	}
+	if err := l.journal.append(&s.opened); err != nil {
+		s.discard()
+		return nil, unrecorded(err)
+	}
+	// Only the close is still to be written, and a command can be long.
+	s.opened.Command, s.opened.Argv = "", nil
+	return s, nil
+}
 
-// Close ends the record.
-func (l *Log) Close() error { panic("todo") }
+func opening(id string, m Meta) Record {
+	return Record{
+		Event:   SessionOpen,
+		Session: id,
+		Person:  &m.Person,
+		Client:  &m.Client,
+		Login:   m.Login,
+		Target:  &m.Target,
+		Rule:    m.Rule,
+		Profile: m.Profile,
+		Kind:    m.Kind,
+		Command: m.Command,
+		Argv:    m.Argv,
+		PTY:     m.PTY,
+		Tools:   m.Tools,
+	}
+}
 
-// Session is the record of one session.
-type Session struct{}
+// Close ends the record. Sessions still open then cannot be closed in the
+// journal any more; the next Open closes them as lost.
+func (l *Log) Close() error {
+	err := l.journal.close()
+	return errors.Join(err, l.release())
+}
 
-// ID is a UUIDv7.
-func (s *Session) ID() string { panic("todo") }
+func (l *Log) release() error {
+	var errs []error
+	if l.shelf != nil {
+		errs = append(errs, l.shelf.Close())
+	}
+	if l.recordings != nil {
+		errs = append(errs, l.recordings.Close())
+	}
+	return errors.Join(append(errs, l.root.Close(), l.lock.Close())...)
+}
 
-// Output returns a writer that records, then writes to w: failing to record is
-// failing to write. Without a pty it counts bytes only.
-func (s *Session) Output(w io.Writer) io.Writer { panic("todo") }
+// disk is the way to the file system. Go gives a thread to every system call
+// that blocks and never takes it back, so that only so many of our sessions may
+// wait for a slow disk at a time.
+type disk struct {
+	slots chan struct{}
+	fault func(op string) error // of a test: called before the real thing; nil is none
+}
 
-// Input counts what the person sent; it is not kept.
-func (s *Session) Input(w io.Writer) io.Writer { panic("todo") }
+func newDisk() *disk { return &disk{slots: make(chan struct{}, 4)} }
 
-// Resize records a new terminal size.
-func (s *Session) Resize(cols, rows uint32) { panic("todo") }
+// use runs one operation, named for tests: "write recording".
+func (d *disk) use(op string, f func() error) error {
+	d.slots <- struct{}{}
+	defer func() { <-d.slots }()
+	return d.try(op, f)
+}
 
-// Failed is closed as soon as the recording cannot be written any more.
-func (s *Session) Failed() <-chan struct{} { panic("todo") }
+func (d *disk) try(op string, f func() error) error {
+	if d.fault != nil {
+		if err := d.fault(op); err != nil {
+			return err
+		}
+	}
+	return f()
+}
 
-// End closes the recording and writes that the session closed: durable on
-// return. Signal is empty unless one ended the command.
-func (s *Session) End(code int, signal string, reason Reason) error { panic("todo") }
+// first returns the result of whoever comes first, to all who come.
+type first struct {
+	once sync.Once
+	err  error
+}
+
+func (f *first) do(g func() error) error {
+	f.once.Do(func() { f.err = g() })
+	return f.err
+}
