@@ -2,6 +2,7 @@
 package nsexec
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ type Cmd struct {
 	Target  *os.File // pidfd of a process in the container
 	Tools   *os.File // detached mount, seen at /dev/crashcart; stays the caller's to close
 	Profile string   // "general" if empty
+
+	s *session
 }
 
 // JoinError says which step of the way into the container failed.
@@ -39,48 +42,48 @@ func (e *JoinError) Unwrap() error { return e.Err }
 
 // Status is how a command ended.
 type Status struct {
-	Code   int         // exit status, when Signal is 0
+	Code   int         // exit status; 128+n where signal n ended it
 	Signal unix.Signal // the signal that ended it, or 0
 	Core   bool        // it dumped core
 }
 
+// ErrLost is Wait's answer when the session was torn down from outside.
+var ErrLost = errors.New("nsexec: the session is gone")
+
 // Start runs the command. Nil means that it is running: its execve(2) has
-// happened. A *JoinError says which step failed; where that was execve itself,
-// the error is ENOENT (127, for a shell) or EACCES, ENOEXEC … (126).
-func (c *Cmd) Start() error { panic("todo") }
+// happened. A *JoinError says which step failed; where that was "execve", the
+// error is ENOENT (127, for a shell) or EACCES, ENOEXEC … (126).
+func (c *Cmd) Start() error { return c.start() }
 
 // Wait waits for the command itself, not for what it left behind. It holds no
 // OS thread. The error is ErrLost if the session was torn down from outside
 // (its container was stopped, say) and nobody knows how the command ended.
-func (c *Cmd) Wait() (Status, error) { panic("todo") }
+func (c *Cmd) Wait() (Status, error) {
+	if c.s == nil {
+		return Status{}, errors.New("nsexec: not started")
+	}
+	return c.s.wait()
+}
 
-// Signal sends sig to the command's process group.
-func (c *Cmd) Signal(sig unix.Signal) error { panic("todo") }
+// Signal sends sig to the command's process group. It does nothing once the
+// command has ended.
+func (c *Cmd) Signal(sig unix.Signal) error {
+	if c.s == nil {
+		return errors.New("nsexec: not started")
+	}
+	return c.s.signal(sig)
+}
 
 // Close kills everything that is left of the session, waits until it is gone
 // (2 s at most), and takes its cgroup away. After Wait, or instead of it. It
 // may be called at any time, from any goroutine, more than once.
-func (c *Cmd) Close() error { panic("todo") }
-
-// Userns opens the user namespace of the target, or returns nil if that is our
-// own.
-func Userns(target *os.File) (*os.File, error) { panic("todo") }
-
-// TTY is a terminal of the session's own, on a devpts instance that neither
-// the host nor the container sees.
-type TTY struct {
-	Master *os.File // non-blocking, in Go's poller. Never call its Fd method.
+func (c *Cmd) Close() error {
+	if c.s == nil {
+		return nil
+	}
+	c.s.once.Do(func() {
+		c.s.end()
+		c.s.result = c.s.cgroup.close()
+	})
+	return c.s.result
 }
-
-// OpenTTY makes one. The caller closes it.
-func OpenTTY() (*TTY, error) { panic("todo") }
-
-// SetModes applies the encoded terminal modes of a pty-req (RFC 4254, section
-// 8). Unknown opcodes are skipped.
-func (t *TTY) SetModes(modes []byte) error { panic("todo") }
-
-// Resize sets the window size: characters, then pixels.
-func (t *TTY) Resize(cols, rows, width, height uint32) error { panic("todo") }
-
-// Close hangs the terminal up.
-func (t *TTY) Close() error { panic("todo") }

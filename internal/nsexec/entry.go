@@ -1,0 +1,255 @@
+package nsexec
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The helper's descriptors, by number. Whatever is not here it does not have.
+const (
+	fdSocket = 3 + iota // to the daemon
+	fdTarget            // pidfd of the container's process
+	fdRoot              // its root directory
+	fdTools             // detached mount of the tools image
+	fdDev               // detached mount of the session's own /dev
+	fdPts               // detached mount of the session's own devpts
+	fdCgroup            // the session's cgroup
+	fdKill              // its cgroup.kill
+	fdParent            // the directory it is in
+
+	fdLast = fdParent
+)
+
+const sigSetmask = 2 // SIG_SETMASK, on amd64 and arm64
+
+// A room is what must be known of a container to enter it.
+type room struct {
+	namespaces int      // CLONE_NEW* flags of those that are not our own
+	caps       uint64   // capability bounding set of its init
+	limits     []limit  // resource limits of its init, where ours differ
+	rootUID    int      // the host's number for its root
+	rootGID    int      //
+	ignored    []int    // signals that we ignore, and that it must not
+	oomAdjust  bool     // our own oom_score_adj is not 0
+	cgroup     string   // name of the session's cgroup
+	search     []string // where a bare name is looked for
+}
+
+type limit struct{ resource, cur, max uint64 }
+
+var namespaceNames = []struct {
+	flag       int
+	file, name string
+}{
+	{unix.CLONE_NEWUSER, "user", "CLONE_NEWUSER"},
+	{unix.CLONE_NEWNS, "mnt", "CLONE_NEWNS"},
+	{unix.CLONE_NEWPID, "pid", "CLONE_NEWPID"},
+	{unix.CLONE_NEWNET, "net", "CLONE_NEWNET"},
+	{unix.CLONE_NEWIPC, "ipc", "CLONE_NEWIPC"},
+	{unix.CLONE_NEWUTS, "uts", "CLONE_NEWUTS"},
+	{unix.CLONE_NEWCGROUP, "cgroup", "CLONE_NEWCGROUP"},
+	{unix.CLONE_NEWTIME, "time", "CLONE_NEWTIME"},
+}
+
+// nsFlags is a set of namespaces, as setns(2) takes it.
+func nsFlags(set int) arg {
+	var names []string
+	for _, n := range namespaceNames {
+		if set&n.flag != 0 {
+			names = append(names, n.name)
+		}
+	}
+	return num(strings.Join(names, "|"), uint64(set))
+}
+
+// nsFiles is the same for people, as in /proc/PID/ns.
+func nsFiles(set int) string {
+	var names []string
+	for _, n := range namespaceNames {
+		if set&n.flag != 0 {
+			names = append(names, n.file)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+var (
+	emptyFrom = num("MOVE_MOUNT_F_EMPTY_PATH", unix.MOVE_MOUNT_F_EMPTY_PATH)
+	emptyBoth = num("MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	clone     = num("OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_SYMLINK_NOFOLLOW", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+	atCwd     = num("AT_FDCWD", uint64(0xffffffffffffff9c)) // -100
+	null      = num("NULL", 0)
+)
+
+// entry compiles a command into the way in.
+//
+// The helper becomes three processes. The first, born in the daemon's own
+// namespaces, joins the container's, makes a private copy of its mount
+// namespace and builds the session's /dev over the container's there, so that
+// nothing in the container's file system is written to, and nothing that the
+// session depends on hangs from a directory that the container could remove or
+// swap (rmdir(2) detaches what other namespaces have mounted on a directory).
+// The second is the session's init. The third becomes the command.
+func (c *Cmd) entry(r room) *plan {
+	p := &plan{}
+	p.prepare(r)
+	p.join(r)
+	p.mount()
+	p.init()
+	p.fork(r)
+	p.become(c, r)
+	return p
+}
+
+// prepare does what must be done while the host is still in sight.
+func (p *plan) prepare(r room) {
+	p.call("hide from tracers", "prctl", num("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE), lit(0))
+	if !r.oomAdjust {
+		return
+	}
+	f := p.call("open oom_score_adj", "openat", atCwd, str("/proc/self/oom_score_adj"), num("O_WRONLY", unix.O_WRONLY))
+	p.call("reset oom_score_adj", "write", p.result(f), str("0"), lit(1))
+}
+
+// join enters every namespace but the user's and the cgroup's, which would
+// take away the rights that the steps after it need.
+func (p *plan) join(r room) {
+	late := unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP
+	p.call("setns "+nsFiles(r.namespaces&^late), "setns", num("target", fdTarget), nsFlags(r.namespaces&^late))
+
+	// The process may see less than its mount namespace holds (chroot). Done
+	// before unshare, which translates our root into the copy.
+	p.call("fchdir to the container's root", "fchdir", num("root", fdRoot))
+	p.call("chroot to the container's root", "chroot", str("."))
+	p.call("unshare mnt", "unshare", nsFlags(unix.CLONE_NEWNS))
+	p.call("make mounts private", "mount", null, str("/"), null, num("MS_REC|MS_PRIVATE", unix.MS_REC|unix.MS_PRIVATE), null)
+}
+
+// mount puts the session's own /dev over the container's.
+func (p *plan) mount() {
+	resolve := uint64(unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS)
+	dev := p.call("open /dev", "openat2", atCwd, str("/dev"), raw("{O_PATH|O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS}", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, resolve), lit(24))
+
+	// What programs in the container share through /dev stays theirs to share.
+	shared := map[string]int{}
+	for _, name := range []string{"shm", "mqueue"} {
+		shared[name] = p.call("clone /dev/"+name, "open_tree", p.result(dev), str(name), clone)
+		p.may(unix.ENOENT, unix.EINVAL)
+	}
+
+	p.call("mount /dev", "move_mount", num("dev", fdDev), str(""), p.result(dev), str(""), emptyBoth)
+	p.call("mount /dev/crashcart", "move_mount", num("tools", fdTools), str(""), num("dev", fdDev), str("crashcart"), emptyFrom)
+	p.call("mount /dev/pts", "move_mount", num("pts", fdPts), str(""), num("dev", fdDev), str("pts"), emptyFrom)
+	for _, name := range []string{"shm", "mqueue"} {
+		p.call("mount /dev/"+name, "move_mount", p.result(shared[name]), str(""), num("dev", fdDev), str(name), emptyFrom)
+		p.may(unix.EBADF, unix.ENOTDIR) // not there, or no directory
+	}
+
+	p.call("chdir to the root", "chdir", str("/"))
+}
+
+// init forks the session's init into the container's PID namespace. The daemon
+// is its parent; the helper's first process is done.
+func (p *plan) init() {
+	child := p.call("fork", "clone3", raw("{CLONE_PARENT}", unix.CLONE_PARENT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), lit(88))
+	p.parentOf(child)
+	p.call("tell the PID", "write", num("socket", fdSocket), num(fmt.Sprintf("&#%d", child), resultAddr(child)), lit(8))
+	p.call("exit", "exit_group", lit(0))
+	p.always()
+
+	p.call("close descriptors", "close_range", lit(fdLast+1), num("~0", 0xffffffff), lit(0))
+	p.call("name the init", "prctl", num("PR_SET_NAME", unix.PR_SET_NAME), str("cartsshd"))
+	p.call("reap orphans", "prctl", num("PR_SET_CHILD_SUBREAPER", unix.PR_SET_CHILD_SUBREAPER), lit(1))
+	p.call("join a keyring of its own", "keyctl", num("KEYCTL_JOIN_SESSION_KEYRING", unix.KEYCTL_JOIN_SESSION_KEYRING), null)
+	p.may(unix.ENOSYS)
+	p.call("block signals", "rt_sigprocmask", num("SIG_SETMASK", sigSetmask), raw("~[]", ^uint64(0)), null, lit(8))
+}
+
+// fork starts the command's process, already in the session's cgroup, and
+// leaves the init to watch. The init waits for the child's execve (vfork), so
+// that it can say that the command runs.
+func (p *plan) fork(r room) {
+	signals := p.call("open signalfd", "signalfd4", num("-1", ^uint64(0)), raw("[CHLD]", 1<<(unix.SIGCHLD-1)), lit(8), num("SFD_CLOEXEC", unix.SFD_CLOEXEC))
+	child := p.call("fork", "clone3", raw("{CLONE_VFORK|CLONE_INTO_CGROUP, SIGCHLD, cgroup}", unix.CLONE_VFORK|unix.CLONE_INTO_CGROUP, 0, 0, 0, uint64(unix.SIGCHLD), 0, 0, 0, 0, 0, fdCgroup), lit(88))
+	p.parentOf(child)
+	p.call("tell that it runs", "write", num("socket", fdSocket), raw("RUNNING", saysRunning<<56), lit(8))
+	p.may(unix.EPIPE) // the daemon has given up: on to watch, which cleans up
+	// The streams must end when the command's own copies do.
+	p.call("close streams", "close_range", lit(0), lit(2), lit(0))
+	p.call("close descriptors", "close_range", num("target", fdTarget), num("cgroup", fdCgroup), lit(0))
+	p.call("watch", "watch", p.result(signals), num("kill", fdKill), num("parent", fdParent), str(r.cgroup), p.result(child))
+	p.childOf(child)
+}
+
+// become turns the child into the command: who it is, what it may, what it has
+// left open, and then execve.
+func (p *plan) become(c *Cmd, r room) {
+	if r.namespaces&unix.CLONE_NEWCGROUP != 0 {
+		p.call("setns cgroup", "setns", num("target", fdTarget), nsFlags(unix.CLONE_NEWCGROUP))
+	}
+	if r.namespaces&unix.CLONE_NEWUSER != 0 {
+		p.call("setns user", "setns", num("target", fdTarget), nsFlags(unix.CLONE_NEWUSER))
+	}
+	p.call("setsid", "setsid")
+	if c.TTY != nil {
+		p.call("take the terminal", "ioctl", lit(0), num("TIOCSCTTY", unix.TIOCSCTTY), lit(0))
+	}
+	for _, l := range r.limits {
+		// Ours may be lower than the container's, and not ours to raise.
+		p.call("prlimit", "prlimit64", lit(0), lit(l.resource), raw(fmt.Sprintf("{%d, %d}", l.cur, l.max), l.cur, l.max), null)
+		p.may(unix.EPERM)
+	}
+	p.call("umask", "umask", num("022", 0o22))
+	for _, sig := range r.ignored {
+		p.call("reset a signal", "rt_sigaction", num(unix.SignalName(unix.Signal(sig)), uint64(sig)), raw("SIG_DFL", 0, 0, 0, 0), null, lit(8))
+	}
+
+	p.call("setgroups", "setgroups", lit(0), null)
+	if r.namespaces&unix.CLONE_NEWUSER != 0 {
+		p.may(unix.EPERM) // /proc/PID/setgroups says "deny" in rootless containers
+	}
+	p.call("setresgid", "setresgid", lit(0), lit(0), lit(0))
+	p.call("setresuid", "setresuid", lit(0), lit(0), lit(0))
+	for cap := uint64(0); cap <= unix.CAP_LAST_CAP; cap++ {
+		if r.caps&(1<<cap) == 0 {
+			p.call("drop capability", "prctl", num("PR_CAPBSET_DROP", unix.PR_CAPBSET_DROP), lit(cap))
+		}
+	}
+	p.call("clear ambient capabilities", "prctl", num("PR_CAP_AMBIENT", unix.PR_CAP_AMBIENT), num("PR_CAP_AMBIENT_CLEAR_ALL", unix.PR_CAP_AMBIENT_CLEAR_ALL), lit(0), lit(0), lit(0))
+	p.call("capset", "capset", raw("VERSION_3", unix.LINUX_CAPABILITY_VERSION_3), capSet(r.caps))
+	p.call("unblock signals", "rt_sigprocmask", num("SIG_SETMASK", sigSetmask), raw("[]", 0), null, lit(8))
+	// Only now, with the container's rights: what it cannot reach we do not reach for it.
+	if c.Dir != "" {
+		p.call("chdir", "chdir", str(c.Dir))
+	}
+	p.call("close descriptors", "close_range", lit(3), num("~0", 0xffffffff), num("CLOSE_RANGE_CLOEXEC", unix.CLOSE_RANGE_CLOEXEC))
+	files := c.candidates(r.search)
+	for i, file := range files {
+		p.call("execve", "execve", str(file), strs(c.Args), strs(c.Env))
+		if i < len(files)-1 {
+			p.may(unix.ENOENT, unix.ENOTDIR)
+		}
+	}
+}
+
+// candidates are the files that Path may mean, in order.
+func (c *Cmd) candidates(search []string) []string {
+	if path.Base(c.Path) != c.Path {
+		return []string{c.Path}
+	}
+	var list []string
+	for _, dir := range search {
+		list = append(list, dir+"/"+c.Path)
+	}
+	return list
+}
+
+// capSet is effective, permitted and inheritable, low half then high half
+// (capset(2)). Nothing is inheritable.
+func capSet(caps uint64) arg {
+	low, high := caps&0xffffffff, caps>>32
+	return raw(fmt.Sprintf("%#x", caps), low|low<<32, high<<32, high, 0)
+}

@@ -1,0 +1,161 @@
+/*
+ * The helper: runs a plan, then watches what the plan has started.
+ *
+ * It knows no policy. Go compiles a command into a list of raw system calls
+ * (plan.go) and sends it over the socket; the helper runs them from first to
+ * last and says which one failed. It has no libc, no heap, no strings to
+ * parse, and straight code. It is run from a sealed memfd, so nothing of the
+ * host is behind its /proc/PID/exe.
+ */
+
+typedef unsigned long u64;
+typedef long s64;
+typedef unsigned char u8;
+
+enum {
+	SOCKET = 3,          /* to the daemon, both ways: words of 8 bytes */
+	BASE = 0x10000000,   /* where the plan lies, so that Go can write pointers */
+	ROOM = 1 << 20,      /* for all of it */
+	WATCH = -1,          /* in place of a system call: the end of the plan */
+};
+
+struct step {
+	s64 nr;              /* system call number, or WATCH */
+	u64 arg[6];
+	u8 from[6];          /* k > 0: arg[i] is the result of step k-1 */
+	u8 when;             /* k > 0: only if the result of step k-1 ... */
+	u8 parent;           /* ... is 0, or with this set: is not 0 */
+	u8 may[8];           /* errnos to tolerate */
+	s64 result;
+};
+
+struct plan {
+	u64 size;            /* of all of it, in bytes */
+	u64 steps;
+	struct step step[];
+};
+
+#if defined(__x86_64__)
+enum { READ = 0, WRITE = 1, MMAP = 9, EXIT = 231, WAIT4 = 61, KILL = 62, UNLINKAT = 263, PPOLL = 271 };
+static s64 call(s64 nr, const u64 *a)
+{
+	s64 result;
+	register u64 r10 __asm__("r10") = a[3];
+	register u64 r8 __asm__("r8") = a[4];
+	register u64 r9 __asm__("r9") = a[5];
+	__asm__ volatile("syscall" : "=a"(result)
+		: "a"(nr), "D"(a[0]), "S"(a[1]), "d"(a[2]), "r"(r10), "r"(r8), "r"(r9)
+		: "rcx", "r11", "memory");
+	return result;
+}
+#elif defined(__aarch64__)
+enum { READ = 63, WRITE = 64, MMAP = 222, EXIT = 94, WAIT4 = 260, KILL = 129, UNLINKAT = 35, PPOLL = 73 };
+static s64 call(s64 nr, const u64 *a)
+{
+	register u64 x8 __asm__("x8") = nr;
+	register u64 x0 __asm__("x0") = a[0];
+	register u64 x1 __asm__("x1") = a[1];
+	register u64 x2 __asm__("x2") = a[2];
+	register u64 x3 __asm__("x3") = a[3];
+	register u64 x4 __asm__("x4") = a[4];
+	register u64 x5 __asm__("x5") = a[5];
+	__asm__ volatile("svc 0" : "+r"(x0)
+		: "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+	return x0;
+}
+#endif
+
+#define CALL(nr, ...) call(nr, (u64[6]){__VA_ARGS__})
+
+/* The words to the daemon; the first, which a plan writes, is a bare PID. */
+static void say(u64 kind, u64 step, u64 value)
+{
+	u64 word = kind << 56 | step << 32 | (value & 0xffffffff);
+	CALL(WRITE, SOCKET, (u64)&word, sizeof word);
+}
+
+enum { FAILED = 2, EXITED = 3 };
+
+/*
+ * The session's init: reaps what the session leaves behind, because the
+ * container's own init may not; passes on the daemon's signals; and when the
+ * daemon closes the socket, or dies, ends the session.
+ */
+static void watch(const u64 *a)
+{
+	u64 signals = a[0], killer = a[1], dir = a[2], name = a[3], command = a[4];
+	struct { int fd; short events, revents; } p[2] = {{SOCKET, 1, 0}, {signals, 1, 0}};
+	u8 info[128];
+	s64 word, pid;
+	int status;
+
+	for (;;) {
+		CALL(PPOLL, (u64)p, 2, 0, 0, 8);
+		if (p[1].revents) {
+			CALL(READ, signals, (u64)info, sizeof info);
+			while ((pid = CALL(WAIT4, -1, (u64)&status, 1 | 0x40000000)) > 0)
+				if (pid == (s64)command) {
+					command = 0; /* its number is the kernel's to give away */
+					say(EXITED, 0, status);
+				}
+		}
+		if (!p[0].revents)
+			continue;
+		if (CALL(READ, SOCKET, (u64)&word, sizeof word) != sizeof word)
+			break;
+		if (command)
+			CALL(KILL, -command, word);
+	}
+	CALL(WRITE, killer, (u64)"1", 1);
+	do
+		pid = CALL(WAIT4, -1, 0, 0x40000000);
+	while (pid > 0 || pid == -4);
+	CALL(UNLINKAT, dir, name, 0x200);
+}
+
+void run(void)
+{
+	struct plan *plan = (struct plan *)BASE;
+	u64 have = 0;
+	s64 n;
+
+	if (CALL(MMAP, BASE, ROOM, 3, 0x32, -1, 0) != BASE)
+		CALL(EXIT, 1);
+	do {
+		n = CALL(READ, SOCKET, BASE + have, ROOM - have);
+		if (n <= 0)
+			CALL(EXIT, 1);
+		have += n;
+	} while (have < sizeof *plan || have < plan->size);
+
+	for (u64 i = 0; i < plan->steps; i++) {
+		struct step *s = &plan->step[i];
+		int ok = 0;
+
+		if (s->when && (plan->step[s->when - 1].result == 0) == s->parent)
+			continue;
+		for (int k = 0; k < 6; k++)
+			if (s->from[k])
+				s->arg[k] = plan->step[s->from[k] - 1].result;
+		if (s->nr == WATCH) {
+			watch(s->arg);
+			CALL(EXIT, 0);
+		}
+		s->result = call(s->nr, s->arg);
+		for (int k = 0; k < 8; k++)
+			ok |= s->may[k] && s->result == -(s64)s->may[k];
+		if (s->result >= 0 || s->result < -4095 || ok)
+			continue;
+		say(FAILED, i, -s->result);
+		CALL(EXIT, 1);
+	}
+	CALL(EXIT, 1);
+}
+
+__asm__(
+#if defined(__x86_64__)
+	".globl _start\n_start: xor %ebp, %ebp\n and $-16, %rsp\n call run\n"
+#elif defined(__aarch64__)
+	".globl _start\n_start: mov x29, xzr\n mov x30, xzr\n b run\n"
+#endif
+);

@@ -1,0 +1,339 @@
+package nsexec
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the helper says, in the top byte of a word. The first word of all is
+// the bare PID of the session's init. See helper.c.
+const (
+	saysRunning = 1
+	saysFailed  = 2 // step in bits 32 to 55, errno below
+	saysExited  = 3 // status as of wait(2)
+)
+
+// startTimeout bounds the way in. Most of it takes less than a millisecond, but
+// a container may hang a path look-up (FUSE).
+const startTimeout = 10 * time.Second
+
+// endTimeout is how long a killed session may take to be gone.
+const endTimeout = 2 * time.Second
+
+// session is the running state of a Cmd.
+type session struct {
+	cgroup *cgroup
+	socket *os.File // to the init; closing it ends the session
+	init   *os.File // pidfd
+
+	once   sync.Once
+	result error // of the end
+}
+
+func (c *Cmd) start() error {
+	if c.s != nil {
+		return errors.New("nsexec: already started")
+	}
+	files, p, err := c.gather()
+	defer files.close()
+	if err != nil {
+		return err
+	}
+	s := &session{cgroup: files.cgroup}
+	if err := s.launch(p, files.list, c.ID); err != nil {
+		return err
+	}
+	files.cgroup = nil // the session's, from now on
+	c.s = s
+	if c.TTY != nil {
+		return c.TTY.release()
+	}
+	return nil
+}
+
+// Plan describes how the command would enter, a system call a line, without
+// running it.
+func (c *Cmd) Plan() (string, error) {
+	r, root, err := look(c.Target)
+	if err != nil {
+		return "", err
+	}
+	root.Close()
+	return c.entry(c.terms(r)).String(), nil
+}
+
+// inherited is what the helper is given, in the order of its descriptors.
+type inherited struct {
+	list   []*os.File
+	own    []*os.File // made for this start, closed after it
+	cgroup *cgroup
+}
+
+func (h *inherited) close() {
+	for _, f := range h.own {
+		f.Close()
+	}
+	if h.cgroup != nil {
+		_ = h.cgroup.close()
+	}
+}
+
+// gather looks at the container, makes what the session is to own, and
+// compiles the plan.
+func (c *Cmd) gather() (*inherited, *plan, error) {
+	h := &inherited{}
+	if c.Target == nil || c.Tools == nil {
+		return h, nil, errors.New("nsexec: a Cmd needs a Target and Tools")
+	}
+	r, root, err := look(c.Target)
+	if err != nil {
+		return h, nil, err
+	}
+	h.own = append(h.own, root)
+	dev, err := newDev()
+	if err != nil {
+		return h, nil, err
+	}
+	h.own = append(h.own, dev)
+	pts, err := c.terminal(h, r)
+	if err != nil {
+		return h, nil, err
+	}
+	streams, err := c.streams(h)
+	if err != nil {
+		return h, nil, err
+	}
+	if h.cgroup, err = newCgroup(c.ID); err != nil {
+		return h, nil, err
+	}
+	g := h.cgroup
+	h.list = append(streams, nil, c.Target, root, c.Tools, dev, pts, g.dir, g.kill, g.parent)
+	return h, c.entry(c.terms(r)), nil
+}
+
+// terms narrows or widens what the container's init may to what the session may.
+//
+// A session with exactly the container's capabilities could be traced, and its
+// terminal forged, by root in the container; access needs a superset of the
+// capabilities, so it has two that Docker does not give.
+func (c *Cmd) terms(r room) room {
+	r.caps |= 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_WAKE_ALARM
+	r.cgroup = "cartsshd-" + c.ID
+	r.search = []string{"/dev/crashcart/bin", "/dev/crashcart/sbin"}
+	return r
+}
+
+// terminal returns the devpts instance of the session. A session without a
+// terminal has one too: programs that make terminals (script, tmux) must not
+// make them where the container's root can read them.
+func (c *Cmd) terminal(h *inherited, r room) (*os.File, error) {
+	if c.TTY == nil {
+		pts, err := newPts()
+		if err == nil {
+			h.own = append(h.own, pts)
+		}
+		return pts, err
+	}
+	err := control(c.TTY.slave, func(fd int) error { return unix.Fchown(fd, r.rootUID, r.rootGID) })
+	if err != nil {
+		return nil, &JoinError{Step: "chown terminal", Err: err}
+	}
+	return c.TTY.pts, nil
+}
+
+func (c *Cmd) streams(h *inherited) ([]*os.File, error) {
+	if c.TTY != nil {
+		return []*os.File{c.TTY.slave, c.TTY.slave, c.TTY.slave}, nil
+	}
+	list := []*os.File{c.Stdin, c.Stdout, c.Stderr}
+	for i, f := range list {
+		if f != nil {
+			continue
+		}
+		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		h.own = append(h.own, null)
+		list[i] = null
+	}
+	return list, nil
+}
+
+// launch starts the helper and sends it the plan.
+func (s *session) launch(p *plan, files []*os.File, id string) error {
+	blob, err := p.encode()
+	if err != nil {
+		return &JoinError{Step: "execve", Err: err} // E2BIG, as from execve itself
+	}
+	exe, err := sealedHelper()
+	if err != nil {
+		return err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("nsexec: socketpair: %w", err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "helper's end")
+	defer theirs.Close()
+	_ = unix.SetNonblock(pair[0], true)
+	s.socket = os.NewFile(uintptr(pair[0]), "init")
+	files[fdSocket] = theirs
+
+	attr := &syscall.ProcAttr{Env: []string{}}
+	for _, f := range files {
+		attr.Files = append(attr.Files, uintptr(rawFD(f)))
+	}
+	// By our own number: in the child /proc/self would be the child, whose
+	// descriptors are being moved about.
+	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), rawFD(exe))
+	pid, err := syscall.ForkExec(path, []string{"cartsshd: session " + id}, attr)
+	runtime.KeepAlive(files)
+	runtime.KeepAlive(exe)
+	if err != nil {
+		s.socket.Close()
+		return &JoinError{Step: "run helper", Err: err}
+	}
+	defer reap(pid) // the first of the three processes ends by itself
+
+	if err = s.meet(p, blob); err == nil {
+		return nil
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL) // should it hang; it is still ours
+	if s.init == nil {
+		s.socket.Close()
+		return err
+	}
+	s.end()
+	return err
+}
+
+// meet sends the plan and learns of the init, and that the command runs. The
+// words come from three processes, in any order.
+func (s *session) meet(p *plan, blob []byte) error {
+	_ = s.socket.SetDeadline(time.Now().Add(startTimeout))
+	if _, err := s.socket.Write(blob); err != nil {
+		return &JoinError{Step: "send plan", Err: err}
+	}
+	var failed error
+	for running := false; s.init == nil || !running && failed == nil; {
+		word, err := s.word()
+		if err != nil {
+			return cmp.Or[error](failed, &JoinError{Step: "start", Err: err})
+		}
+		switch word >> 56 {
+		case saysRunning:
+			running = true
+		case saysFailed:
+			failed = p.failure(word)
+		default:
+			if err := s.adopt(int(word)); err != nil {
+				return err
+			}
+		}
+	}
+	_ = s.socket.SetDeadline(time.Time{})
+	return failed
+}
+
+// adopt opens the init: our child, so the PID is its own until we reap it.
+func (s *session) adopt(pid int) error {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return &JoinError{Step: "pidfd_open init", Err: err}
+	}
+	s.init = os.NewFile(uintptr(fd), "pidfd")
+	return nil
+}
+
+// word is the next thing that the helper says.
+func (s *session) word() (uint64, error) {
+	var b [8]byte
+	if _, err := io.ReadFull(s.socket, b[:]); err != nil {
+		return 0, err
+	}
+	return binary.NativeEndian.Uint64(b[:]), nil
+}
+
+// failure names the step that a word says has failed.
+func (p *plan) failure(word uint64) error {
+	k := int(word >> 32 & 0xffffff)
+	if k >= len(p.steps) {
+		return &JoinError{Step: "start", Err: errors.New("the helper names a step that is not in the plan")}
+	}
+	return &JoinError{Step: p.steps[k].label, Err: unix.Errno(word & 0xffffffff)}
+}
+
+func (s *session) wait() (Status, error) {
+	for {
+		word, err := s.word()
+		if err != nil {
+			return Status{}, ErrLost
+		}
+		if word>>56 != saysExited {
+			continue
+		}
+		w := syscall.WaitStatus(word & 0xffffffff)
+		if w.Signaled() {
+			return Status{Code: 128 + int(w.Signal()), Signal: w.Signal(), Core: w.CoreDump()}, nil
+		}
+		return Status{Code: w.ExitStatus()}, nil
+	}
+}
+
+func (s *session) signal(sig unix.Signal) error {
+	if sig <= 0 || sig > 64 {
+		return fmt.Errorf("nsexec: no signal %d", sig)
+	}
+	b := binary.NativeEndian.AppendUint64(nil, uint64(sig))
+	_, err := s.socket.Write(b)
+	return err
+}
+
+// end closes the socket, upon which the init kills the session, reaps it and
+// removes its cgroup, as it does when the daemon dies. It is helped along where
+// it cannot.
+func (s *session) end() {
+	s.socket.Close()
+	_ = s.init.SetReadDeadline(time.Now().Add(endTimeout))
+	if err := waitInit(s.init); err != nil {
+		s.cgroup.killAll()
+		_ = control(s.init, func(fd int) error { return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) })
+		_ = s.init.SetReadDeadline(time.Now().Add(endTimeout))
+		_ = waitInit(s.init)
+	}
+	s.init.Close()
+	s.cgroup.killAll() // nothing, unless the container killed our init
+}
+
+// waitInit reaps our child by its pidfd, without holding a thread.
+func waitInit(pidfd *os.File) error {
+	conn, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return conn.Read(func(fd uintptr) bool {
+		// EAGAIN because the pidfd is non-blocking; WNOHANG would hide it in a 0.
+		err := unix.Waitid(unix.P_PIDFD, int(fd), nil, unix.WEXITED|unix.WALL, nil)
+		return err != unix.EAGAIN && err != unix.EINTR
+	})
+}
+
+// reap waits for a child that is about to end.
+func reap(pid int) {
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+			return
+		}
+	}
+}
