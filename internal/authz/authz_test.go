@@ -201,6 +201,7 @@ func TestAWrongPolicyDoesNotLoad(t *testing.T) {
 		{"everyone as name", "people: {\"*\": {keys: [ALICE]}}" + rest, "is no name"},
 		{"unknown key", "people: {alice: {kesy: [ALICE]}}" + rest, `p:1:18: unknown key "kesy" (did you mean "keys"?)`},
 
+		{"empty rule", rule("{}"), "p:3:5: rule says nothing"},
 		{"no name", rule(`{who: ["*"], targets: [{name: x}], deny: x}`), "p:3:5: rule has no name"},
 		{"one name twice", rule("{name: a, who: ['*'], targets: [{name: x}], deny: x}\n  - {name: a, who: ['*'], targets: [{name: x}], deny: x}"), "p:4:12: rule a again (first in line 3)"},
 		{"no who", rule(`{name: r, targets: [{name: x}], deny: x}`), `p:3:5: rule has no who: write who: ["*"]`},

@@ -86,8 +86,7 @@ type Known struct {
 }
 
 // New makes a policy of what a file says. The error is of type
-// [strictyaml.Problems] and has all that is wrong; what strictyaml has already
-// told while decoding is not told again.
+// [strictyaml.Problems] and has all that decoding could not see.
 func New(people People, rules Rules, known Known) (*Policy, error) {
 	c := compiler{known: known, groups: map[string]bool{}, lines: map[Name]int{}}
 	policy := &Policy{people: c.people(people)}
@@ -155,6 +154,10 @@ func (c *compiler) groupsOf(p Person) []string {
 
 func (c *compiler) rule(at strictyaml.At[Rule]) rule {
 	r := at.Value
+	if missing(r.Name) && missing(r.Who) && missing(r.Targets) && missing(r.Allow) && missing(r.Deny) {
+		c.problemf(at.Pos, "rule says nothing: it wants name, who, targets, and allow or deny")
+		return rule{}
+	}
 	compiled := rule{name: string(r.Name.Value), deny: r.Deny.Value, terms: c.terms(r.Terms.Value)}
 	c.checkName(at)
 	c.who(at, &compiled)
