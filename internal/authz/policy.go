@@ -79,7 +79,7 @@ func (n *Name) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Known is what rules may name besides people.
+// Known is what rules may name besides people; neither list is empty.
 type Known struct {
 	Profiles []string // the first is for rules that name none
 	Runtimes []string
