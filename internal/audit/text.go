@@ -120,17 +120,24 @@ var ascii = func() (t [utf8.RuneSelf]struct {
 // at the end is returned as rest, for more may come; unless last says that
 // nothing will.
 //
-// A terminal's flood goes through here, and it is full of escapes: storing eight
-// bytes for each and keeping some is quicker than looking for runs of plain
-// text.
+// A terminal's flood goes through here. Eight plain bytes are copied at once;
+// near an escape every byte is looked up, for that does not branch.
 func appendText(dst, p []byte, last bool) (out, rest []byte) {
 	n, most := len(dst), 6*len(p)+8
 	dst = slices.Grow(dst, most)[:n+most]
 	for len(p) > 0 {
-		if c := p[0]; c < utf8.RuneSelf {
-			binary.LittleEndian.PutUint64(dst[n:], ascii[c].text)
-			n += ascii[c].size
+		if len(p) >= 8 && plain(binary.LittleEndian.Uint64(p)) {
+			n += copy(dst[n:], p[:8])
+			p = p[8:]
+			continue
+		}
+		before := len(p)
+		for len(p) > 0 && before-len(p) < 8 && p[0] < utf8.RuneSelf {
+			binary.LittleEndian.PutUint64(dst[n:], ascii[p[0]].text)
+			n += ascii[p[0]].size
 			p = p[1:]
+		}
+		if len(p) < before {
 			continue
 		}
 		if !last && !utf8.FullRune(p) {
@@ -141,6 +148,18 @@ func appendText(dst, p []byte, last bool) (out, rest []byte) {
 		p = p[size:]
 	}
 	return dst[:n], p
+}
+
+// plain says whether eight bytes all stand for themselves: each term sets the
+// high bit of a byte that does not.
+func plain(word uint64) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	special := word | // not ASCII
+		(word - ones*' ') | // C0
+		(word + ones) | // DEL
+		((word ^ ones*'"') - ones) |
+		((word ^ ones*'\\') - ones)
+	return special&highs == 0
 }
 
 func appendRune(dst []byte, r rune, p []byte) []byte {

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"os"
@@ -158,4 +159,17 @@ func FuzzText(f *testing.F) {
 		checkHarmless(t, Printable(string(in)))
 		checkHarmless(t, Printable(got))
 	})
+}
+
+func TestPlainIsWhatNeedsNoEscape(t *testing.T) {
+	for c := range 256 {
+		for at := range 8 {
+			word := []byte("~ !#[]az")
+			word[at] = byte(c)
+			want := c >= ' ' && c < 0x7F && c != '"' && c != '\\'
+			if got := plain(binary.LittleEndian.Uint64(word)); got != want {
+				t.Errorf("%q: %v", word, got)
+			}
+		}
+	}
 }
