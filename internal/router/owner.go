@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -16,23 +17,23 @@ import (
 // may have been moved out of there, or have come in from outside, of those
 // that share its mount namespace; then of those that share its PID namespace.
 func (t *Table) owner(ctx context.Context, m Match) (Match, error) {
+	own, err := cgroupPaths(m.PID)
+	if err != nil {
+		return Match{}, fmt.Errorf("router: %s: %w", m, err)
+	}
+	if inSession(own) {
+		return Match{}, fmt.Errorf("router: %s belongs to a session of this server", m)
+	}
+	if owner, err := t.ownerOf(ctx, m, own); err != nil || owner.ID != "" {
+		return owner, err
+	}
 	kin, err := kinOf(m.PID)
 	if err != nil {
 		return Match{}, fmt.Errorf("router: %s: %w", m, err)
 	}
-	if kin.inSession() {
-		return Match{}, fmt.Errorf("router: %s belongs to a session of this server", m)
-	}
-	for _, paths := range [][]string{kin.own, kin.mounts, kin.space} {
-		owners, err := t.ownersOf(ctx, m, paths)
-		if err != nil {
-			return Match{}, err
-		}
-		if len(owners) > 1 {
-			return Match{}, &AmbiguousError{Ref{m.Runtime, m.ID}, owners}
-		}
-		if len(owners) == 1 {
-			return owners[0], nil
+	for _, paths := range [][]string{kin.mounts, kin.space} {
+		if owner, err := t.ownerOf(ctx, m, paths); err != nil || owner.ID != "" {
+			return owner, err
 		}
 	}
 	if kin.init != 0 {
@@ -41,28 +42,53 @@ func (t *Table) owner(ctx context.Context, m Match) (Match, error) {
 	return m, nil
 }
 
-// ownersOf returns the containers whose cgroups these are. A runtime that
-// cannot be asked is an error: its containers are not to be had as mere
-// processes while it is down.
-func (t *Table) ownersOf(ctx context.Context, m Match, paths []string) ([]Match, error) {
+// inSession tells whether these are the cgroups of a process that this server
+// has started. Those have mounts of their own, and would be in no container.
+func inSession(paths []string) bool {
+	return slices.ContainsFunc(paths, func(path string) bool { return strings.Contains(path, "/cartsshd-") })
+}
+
+// ownerOf returns the container whose cgroups these are; the zero Match if
+// they are no container's. A runtime that cannot be asked is an error: its
+// containers are not to be had as mere processes while it is down.
+func (t *Table) ownerOf(ctx context.Context, m Match, paths []string) (Match, error) {
 	var owners []Match
 	ours := ownContainers()
 	for _, path := range distinct(paths) {
-		for _, id := range containerIDs(path) {
-			if ours[id] {
-				continue
-			}
-			owner, err := t.byFullID(ctx, id)
-			if err != nil {
-				return nil, fmt.Errorf("router: %s belongs to container %s, and not all could be asked for that: %w", m, id, err)
-			}
-			if owner.ID != "" {
-				owners = append(owners, owner)
-				break // what lies deeper is that container's own
-			}
+		owner, err := t.outermost(ctx, path, ours)
+		if err != nil {
+			return Match{}, fmt.Errorf("router: %s belongs to a container, but not all could be asked for it: %w", m, err)
+		}
+		if owner.ID != "" {
+			owners = append(owners, owner)
 		}
 	}
-	return merge(owners), nil
+	owners = merge(owners)
+	if len(owners) > 1 {
+		return Match{}, &AmbiguousError{Ref{m.Runtime, m.ID}, owners}
+	}
+	if len(owners) == 0 {
+		return Match{}, nil
+	}
+	return owners[0], nil
+}
+
+// outermost returns the outermost container of a cgroup's path. What lies
+// deeper is that container's own.
+func (t *Table) outermost(ctx context.Context, path string, except map[string]bool) (Match, error) {
+	for _, id := range containerIDs(path) {
+		if except[id] {
+			continue
+		}
+		m, err := t.byFullID(ctx, id)
+		if err != nil {
+			return Match{}, fmt.Errorf("%s: %w", id, err)
+		}
+		if m.ID != "" {
+			return m, nil
+		}
+	}
+	return Match{}, nil
 }
 
 // byFullID returns the zero Match if there is no such container.
@@ -82,83 +108,57 @@ func (t *Table) byFullID(ctx context.Context, id string) (Match, error) {
 	return Match{}, errors.Join(failures...)
 }
 
-// kin is the cgroups of a process, and of those it shares a container with.
+// kin is the cgroups of those that a process shares a container with.
 type kin struct {
-	own    []string
 	mounts []string // of those with its mount namespace
 	space  []string // of those with its PID namespace, unless that is the host's
 	init   int      // PID 1 of that PID namespace, if it has the same mounts; or 0
 }
 
-// inSession tells whether it is a process that this server has started. Those
-// have a mount namespace of their own, and would be in no container.
-func (k kin) inSession() bool {
-	for _, path := range k.own {
-		if strings.Contains(path, "/cartsshd-") {
-			return true
-		}
-	}
-	return false
-}
-
 func kinOf(pid int) (kin, error) {
-	var k kin
-	var err error
-	if k.own, err = cgroupPaths(pid); err != nil {
-		return k, err
-	}
 	mounts, err := namespace(pid, "mnt")
 	if err != nil {
-		return k, err
+		return kin{}, err
 	}
 	space, err := namespace(pid, "pid")
 	if err != nil {
-		return k, err
+		return kin{}, err
 	}
 	host, err := namespace(os.Getpid(), "pid")
 	if err != nil {
-		return k, err
+		return kin{}, err
 	}
-	processes, err := os.ReadDir("/proc")
+	pids, err := processes()
 	if err != nil {
-		return k, err
+		return kin{}, err
 	}
-	for _, entry := range processes {
-		other := parsePID(entry.Name())
-		if other == 0 {
-			continue // not a process
-		}
+	var k kin
+	for _, other := range pids {
 		// One that has ended since it was listed is nobody's kin.
 		theirMounts, _ := namespace(other, "mnt")
 		theirSpace, _ := namespace(other, "pid")
-		paths, _ := cgroupPaths(other)
-		if theirMounts == mounts {
-			k.mounts = append(k.mounts, paths...)
+		sameMounts := theirMounts == mounts
+		sameSpace := theirSpace == space && space != host
+		if sameMounts {
+			k.mounts = appendCgroups(k.mounts, other)
 		}
-		if theirSpace == space && space != host {
-			k.space = append(k.space, paths...)
+		if sameSpace {
+			k.space = appendCgroups(k.space, other)
 		}
-		if theirMounts == mounts && theirSpace == space && space != host && isInit(other) {
+		if sameMounts && sameSpace && isInit(other) {
 			k.init = other
 		}
 	}
 	return k, nil
 }
 
+func appendCgroups(paths []string, pid int) []string {
+	more, _ := cgroupPaths(pid)
+	return append(paths, more...)
+}
+
 // isInit tells whether a process is PID 1 of its PID namespace.
 func isInit(pid int) bool {
 	numbers, err := statusField(pid, "NSpid")
 	return err == nil && strings.HasSuffix(numbers, "\t1")
-}
-
-func distinct(paths []string) []string {
-	seen := map[string]bool{}
-	var once []string
-	for _, path := range paths {
-		if !seen[path] {
-			seen[path] = true
-			once = append(once, path)
-		}
-	}
-	return once
 }

@@ -127,3 +127,31 @@ func ownContainers() map[string]bool {
 	}
 	return ours
 }
+
+// processes lists those that there are.
+func processes() ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, entry := range entries {
+		if pid := parsePID(entry.Name()); pid != 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// distinct keeps the first of equal ones.
+func distinct(paths []string) []string {
+	seen := map[string]bool{}
+	var once []string
+	for _, path := range paths {
+		if !seen[path] {
+			seen[path] = true
+			once = append(once, path)
+		}
+	}
+	return once
+}
