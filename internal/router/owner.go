@@ -53,9 +53,8 @@ func inSession(paths []string) bool {
 // containers are not to be had as mere processes while it is down.
 func (t *Table) ownerOf(ctx context.Context, m Match, paths []string) (Match, error) {
 	var owners []Match
-	ours := ownContainers()
 	for _, path := range distinct(paths) {
-		owner, err := t.outermost(ctx, path, ours)
+		owner, err := t.outermost(ctx, path)
 		if err != nil {
 			return Match{}, fmt.Errorf("router: %s belongs to a container, but not all could be asked for it: %w", m, err)
 		}
@@ -75,11 +74,8 @@ func (t *Table) ownerOf(ctx context.Context, m Match, paths []string) (Match, er
 
 // outermost returns the outermost container of a cgroup's path. What lies
 // deeper is that container's own.
-func (t *Table) outermost(ctx context.Context, path string, except map[string]bool) (Match, error) {
-	for _, id := range containerIDs(path) {
-		if except[id] {
-			continue
-		}
+func (t *Table) outermost(ctx context.Context, path string) (Match, error) {
+	for _, id := range foreignIDs(path) {
 		m, err := t.byFullID(ctx, id)
 		if err != nil {
 			return Match{}, fmt.Errorf("%s: %w", id, err)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // stat is some of proc_pid_stat(5).
@@ -101,23 +103,22 @@ func inCgroupOf(pid int, id string) error {
 	if err != nil {
 		return err
 	}
-	ours := ownContainers()
 	for _, path := range paths {
-		for _, outer := range containerIDs(path) {
-			if outer == id {
-				return nil
-			}
-			if !ours[outer] {
-				break
-			}
+		if ids := foreignIDs(path); len(ids) > 0 && ids[0] == id {
+			return nil
 		}
 	}
 	return fmt.Errorf("process %d is not in the cgroup of %s", pid, id)
 }
 
+// foreignIDs is containerIDs without the containers that we are in ourselves.
+func foreignIDs(path string) []string {
+	return slices.DeleteFunc(containerIDs(path), func(id string) bool { return ownContainers()[id] })
+}
+
 // ownContainers are those that this process is in: where the server runs in a
 // container, every path it sees may begin with that one's.
-func ownContainers() map[string]bool {
+var ownContainers = sync.OnceValue(func() map[string]bool {
 	ours := map[string]bool{}
 	paths, _ := cgroupPaths(os.Getpid())
 	for _, path := range paths {
@@ -126,7 +127,7 @@ func ownContainers() map[string]bool {
 		}
 	}
 	return ours
-}
+})
 
 // processes lists those that there are.
 func processes() ([]int, error) {
