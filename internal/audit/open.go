@@ -130,13 +130,13 @@ func (l *Log) recover() error {
 		return err
 	}
 	var notes []*Record
-	if left.torn != nil {
-		aside, err := l.setAside(left.torn)
+	if left.torn > 0 {
+		aside, err := l.setAside(io.NewSectionReader(l.journal.file, left.end, left.torn))
 		if err != nil {
 			return err
 		}
 		notes = append(notes, &Record{Event: JournalTorn, Detail: fmt.Sprintf(
-			"line at byte %d ended after %d bytes; they are in %s", left.end, len(left.torn), aside)})
+			"line at byte %d ended after %d bytes; they are in %s", left.end, left.torn, aside)})
 		if err := l.journal.file.Truncate(left.end); err != nil {
 			return err
 		}
@@ -155,7 +155,7 @@ func (l *Log) recover() error {
 type tail struct {
 	seq  uint64   // of its last record
 	end  int64    // of its last whole line
-	torn []byte   // what comes after that
+	torn int64    // bytes after that
 	open []Record // sessions, in the order in which they began
 	bad  []error  // lines that are no records
 }
@@ -195,12 +195,8 @@ func readTail(f *os.File) (tail, error) {
 		}
 	}
 	t.open = slices.SortedFunc(maps.Values(open), func(a, b Record) int { return cmp.Compare(a.Seq, b.Seq) })
-	if t.end == end {
-		return t, nil
-	}
-	t.torn = make([]byte, end-t.end)
-	_, err = f.ReadAt(t.torn, t.end)
-	return t, err
+	t.torn = end - t.end
+	return t, nil
 }
 
 // lastOpen finds the last line that is a JournalOpen, looking from the end, or
@@ -229,7 +225,7 @@ func lastOpen(f io.ReaderAt, end int64) (int64, error) {
 
 // setAside keeps what a torn line has left: it may be all there is of the last
 // moment. The file is on the disk before the journal is cut.
-func (l *Log) setAside(torn []byte) (name string, err error) {
+func (l *Log) setAside(torn io.Reader) (name string, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return "", err
@@ -239,7 +235,7 @@ func (l *Log) setAside(torn []byte) (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = f.Write(torn)
+	_, err = io.Copy(f, torn)
 	return name, errors.Join(err, f.Sync(), f.Close(), l.lock.Sync())
 }
 

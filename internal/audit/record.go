@@ -14,6 +14,8 @@ import (
 const (
 	DaemonStart       = "daemon.start"
 	DaemonStop        = "daemon.stop"
+	PolicyLoaded      = "policy.loaded"
+	PolicyRefused     = "policy.refused"
 	ConnectionRefused = "connection.refused"
 	SigninOK          = "signin.ok"
 	SigninFailed      = "signin.failed"
