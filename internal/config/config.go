@@ -80,6 +80,13 @@ func defaults() *Config {
 	}
 }
 
+// Default is the configuration of an empty file: nobody may enter by it.
+func Default() *Config {
+	c := defaults()
+	c.turnOn()
+	return c
+}
+
 const dockerSocket = "/run/docker.sock"
 
 // What rules may name.

@@ -129,7 +129,7 @@ func (c *Cmd) gather() (*inherited, *plan, error) {
 func (c *Cmd) terms(r room) room {
 	r.caps |= 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_WAKE_ALARM
 	r.cgroup = "cartsshd-" + c.ID
-	r.search = []string{"/dev/crashcart/bin", "/dev/crashcart/sbin"}
+	r.search = []string{tools + "/bin", tools + "/sbin"}
 	return r
 }
 

@@ -1,0 +1,52 @@
+# make demo   sets up, builds, and shows the main job on a container of its own
+# make test   sets up, and runs everything
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  = -s -w -X main.release=$(VERSION)
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: build demo test check image helper bench setup setup-test clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o build/cartsshd ./cmd/cartsshd
+
+image: build/tools.img
+
+build/tools.img: image/packages | build setup
+	build/cartsshd image build -o $@
+
+demo: build setup build/tools.img
+	build/cartsshd demo --image build/tools.img
+
+# What building the image and the demo need that a bare Debian lacks.
+setup:
+	@sh test/setup.sh demo
+
+setup-test:
+	@sh test/setup.sh test
+
+# Everything: end to end as root too. CARTSSHD_NEED_ALL=1 makes a missing need
+# a failure instead of a skip.
+test: export CARTSSHD_NEED_ALL = 1
+test: setup-test build build/tools.img check
+	$(GO) test -race -p 1 -timeout 20m ./...
+
+check:
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	sh test/govulncheck.sh $(GO) $(GOVULNCHECK)
+
+# The helper's objects are kept with the sources, so that building needs no C
+# compiler. A test builds them anew and compares.
+helper:
+	cd internal/nsexec && $(GO) generate
+
+# QUICK=1: two minutes instead of ten.
+bench: build setup-test build/tools.img
+	$(GO) run ./test/bench -cartsshd build/cartsshd -image build/tools.img -json bench.json
+
+clean:
+	rm -rf build bench.json

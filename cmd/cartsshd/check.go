@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	gossh "golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"github.com/cartsshd/cartsshd/internal/config"
+	"github.com/cartsshd/cartsshd/internal/loop"
+	"github.com/cartsshd/cartsshd/internal/nsexec"
+	"github.com/cartsshd/cartsshd/internal/router"
+)
+
+type checkCmd struct {
+	Config string `short:"c" placeholder:"FILE" default:"/etc/cartsshd/config.yaml" help:"Configuration (${default})."`
+}
+
+// Run asks everything that serve asks before it listens, and says all of it.
+func (c checkCmd) Run(out io.Writer) error {
+	r := report{out: out}
+	r.say("kernel", nsexec.Check(), nsexec.Kernel())
+	cfg, err := config.Load(c.Config)
+	r.say("configuration", err, c.Config)
+	if err != nil {
+		return r.verdict()
+	}
+	key, err := hostKey(cfg.HostKey)
+	r.say("host key", err, cfg.HostKey)
+	if err == nil {
+		r.say("host key", nil, gossh.FingerprintSHA256(key.PublicKey()))
+	}
+	r.say("tools image", imageIsReadOnly(cfg.Image.Path), cfg.Image.Path+" attaches, and cannot be written to")
+	r.say("record", recordable(cfg.Record.Dir), cfg.Record.Dir)
+	for _, runtime := range runtimes(cfg.Runtimes) {
+		// A runtime that is down now may come up: serve goes on without it.
+		r.hint("runtime", answers(runtime), runtime.Name())
+	}
+	return r.verdict()
+}
+
+// A report is a line for each answer.
+type report struct {
+	out    io.Writer
+	failed bool
+}
+
+func (r *report) say(what string, err error, good string) {
+	if err != nil {
+		r.failed = true
+		fmt.Fprintf(r.out, "BAD   %-14s %s\n", what, err)
+		return
+	}
+	fmt.Fprintf(r.out, "ok    %-14s %s\n", what, good)
+}
+
+// hint is say for what does not keep serve from starting.
+func (r *report) hint(what string, err error, good string) {
+	if err != nil {
+		fmt.Fprintf(r.out, "warn  %-14s %s: %s\n", what, good, err)
+		return
+	}
+	r.say(what, nil, good)
+}
+
+func (r *report) verdict() error {
+	if r.failed {
+		return exitCode(1)
+	}
+	return nil
+}
+
+// imageIsReadOnly attaches the image and tries to write to it.
+func imageIsReadOnly(path string) error {
+	image, err := loop.Open(path)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	mount, err := image.Mount(nil)
+	if err != nil {
+		return err
+	}
+	defer mount.Close()
+	fd, err := unix.Openat(int(mount.Fd()), "written-by-check", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		unix.Close(fd)
+		return errors.New("the image can be written to")
+	}
+	if !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("trying to write to the image: %w", err)
+	}
+	return nil
+}
+
+// recordable writes to the directory of the record, or where it is to be made.
+func recordable(dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		dir = filepath.Dir(dir)
+	}
+	f, err := os.CreateTemp(dir, ".check-")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// answers asks the runtime for a container that it will not have.
+func answers(r router.Runtime) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	_, err := r.Find(ctx, "cartsshd-check")
+	return err
+}

@@ -1,0 +1,95 @@
+// Command cartsshd lets engineers into running containers over SSH, with the
+// tools that the containers lack, if the policy says so, and keeps a record of
+// all of it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/sys/unix"
+)
+
+type cli struct {
+	Serve   serveCmd   `cmd:"" help:"Let people in."`
+	Check   checkCmd   `cmd:"" help:"Say whether serve would work here, and why not."`
+	Enter   enterCmd   `cmd:"" help:"Enter a container from this host, as root."`
+	Image   imageCmd   `cmd:"" help:"Make the tools image."`
+	Demo    demoCmd    `cmd:"" help:"Show it all on a container of its own."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+
+	DemoContainer demoContainerCmd `cmd:"" hidden:""`
+	DemoWeb       demoWebCmd       `cmd:"" hidden:""`
+}
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is main with its surroundings named. It returns the exit code: 0, 1 for
+// what failed, 2 for a command line that was not understood, or a command's
+// own.
+func run(args []string, stdout, stderr io.Writer) int {
+	exited := -1
+	parser := kong.Must(&cli{},
+		kong.Name("cartsshd"),
+		kong.Description("SSH into running containers, with tools, under a policy, on the record."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exited = code }), // --help
+		kong.BindTo(stdout, (*io.Writer)(nil)),
+	)
+	command, err := parser.Parse(args)
+	if exited >= 0 {
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "cartsshd: %v (try: cartsshd --help)\n", err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends us at once
+	command.BindTo(ctx, (*context.Context)(nil))
+
+	err = command.Run()
+	var code exitCode
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, message(err))
+		return 1
+	}
+	return 0
+}
+
+// exitCode is the error of a command that has said all there is to say.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit status %d", int(c)) }
+
+type versionCmd struct{}
+
+func (versionCmd) Run(out io.Writer) error {
+	_, err := fmt.Fprintln(out, "cartsshd", version())
+	return err
+}
+
+// release is set by the linker.
+var release = ""
+
+func version() string {
+	if release != "" {
+		return release
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+
+	gossh "golang.org/x/crypto/ssh"
+
+	"github.com/cartsshd/cartsshd/internal/config"
+	"github.com/cartsshd/cartsshd/internal/router"
+	"github.com/cartsshd/cartsshd/internal/strictyaml"
+)
+
+// message is how an error is told to a person. Problems in a file begin with
+// the file's name already, as compilers' do.
+func message(err error) string {
+	var problems strictyaml.Problems
+	if errors.As(err, &problems) {
+		return problems.Error()
+	}
+	return "cartsshd: " + err.Error()
+}
+
+// hostKey reads the host's private key.
+func hostKey(path string) (gossh.Signer, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf(`no host key at %s: make one with: ssh-keygen -t ed25519 -N "" -f %s`, path, path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("host key: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("host key: %s: others may read it: chmod 600 %s", path, path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("host key: %w", err)
+	}
+	signer, err := gossh.ParsePrivateKey(text)
+	if _, locked := errors.AsType[*gossh.PassphraseMissingError](err); locked {
+		return nil, fmt.Errorf("host key: %s: has a passphrase, and nobody to type it: ssh-keygen -p -N \"\" -f %s", path, path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("host key: %s: is not a private key: %w", path, err)
+	}
+	return signer, nil
+}
+
+// runtimes are those that the configuration turns on.
+func runtimes(c config.Runtimes) []router.Runtime {
+	var list []router.Runtime
+	if c.Docker != nil {
+		list = append(list, router.NewDocker(c.Docker.Socket))
+	}
+	if c.PID != nil {
+		list = append(list, router.PID{})
+	}
+	return list
+}
+
+// listen opens the door.
+func listen(address config.Address) (net.Listener, error) {
+	ln, err := net.Listen("tcp", string(address))
+	if err != nil {
+		return nil, fmt.Errorf("%w (another address: listen: in the configuration)", err)
+	}
+	return ln, nil
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+
+	gossh "golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"github.com/cartsshd/cartsshd/internal/audit"
+	"github.com/cartsshd/cartsshd/internal/authz"
+	"github.com/cartsshd/cartsshd/internal/config"
+	"github.com/cartsshd/cartsshd/internal/loop"
+	"github.com/cartsshd/cartsshd/internal/nsexec"
+	"github.com/cartsshd/cartsshd/internal/router"
+	"github.com/cartsshd/cartsshd/internal/sshd"
+)
+
+type serveCmd struct {
+	Config string `short:"c" placeholder:"FILE" default:"/etc/cartsshd/config.yaml" help:"Configuration (${default})."`
+	Debug  bool   `help:"Log more."`
+}
+
+func (c serveCmd) Run(ctx context.Context) error {
+	logger := c.logger()
+	cfg, err := config.Load(c.Config)
+	if err != nil {
+		return err
+	}
+	d, err := newDaemon(cfg, logger)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	ln, err := listen(cfg.Listen)
+	if err != nil {
+		return err
+	}
+	defer on(unix.SIGHUP, func() { d.reload(c.Config) })()
+	return d.serve(ctx, ln)
+}
+
+func (c serveCmd) logger() *slog.Logger {
+	level := slog.LevelInfo
+	if c.Debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// A daemon is a configuration made real.
+type daemon struct {
+	cfg    *config.Config
+	logger *slog.Logger
+	policy atomic.Pointer[authz.Policy]
+	image  *loop.Image
+	record *audit.Log
+	key    gossh.Signer
+}
+
+// newDaemon puts the parts together. Whatever is missing or broken is told
+// here, before anybody could connect.
+func newDaemon(cfg *config.Config, logger *slog.Logger) (*daemon, error) {
+	d := &daemon{cfg: cfg, logger: logger}
+	d.policy.Store(cfg.Policy)
+	if err := nsexec.Check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if d.key, err = hostKey(cfg.HostKey); err != nil {
+		return nil, err
+	}
+	if d.image, err = loop.Open(cfg.Image.Path); err != nil {
+		return nil, err
+	}
+	if d.record, err = audit.Open(cfg.Record.Dir); err != nil {
+		d.image.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *daemon) close() {
+	if err := errors.Join(d.record.Close(), d.image.Close()); err != nil {
+		d.logger.Error("closing", "err", err)
+	}
+}
+
+// serve lets people in by ln until ctx is done.
+func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runtime) error {
+	server := &sshd.Server{
+		Targets:  &router.Table{Runtimes: append(more, runtimes(d.cfg.Runtimes)...)},
+		Policy:   d.policy.Load,
+		Tools:    d.image,
+		ToolsID:  "sha256:" + d.image.SHA256(),
+		Record:   d.record,
+		HostKeys: []gossh.Signer{d.key},
+		Logger:   d.logger,
+		Limits: sshd.Limits{
+			Connections: int(d.cfg.Limits.Connections),
+			PerAddress:  int(d.cfg.Limits.ConnectionsPerAddress),
+			Sessions:    int(d.cfg.Limits.SessionsPerConnection),
+			LoginGrace:  d.cfg.Limits.LoginGrace,
+		},
+	}
+	if err := d.record.Event(audit.Event{Event: audit.DaemonStart, Detail: "cartsshd " + version()}); err != nil {
+		ln.Close()
+		return err
+	}
+	d.logger.Info("listening", "address", ln.Addr(), "host key", gossh.FingerprintSHA256(d.key.PublicKey()), "version", version())
+	err := server.Serve(ctx, ln)
+	d.logger.Info("stopped")
+	return errors.Join(err, d.record.Event(audit.Event{Event: audit.DaemonStop, Detail: stopWords(ctx)}))
+}
+
+func stopWords(ctx context.Context) string {
+	if err := context.Cause(ctx); err != nil {
+		return err.Error()
+	}
+	return "the listener failed"
+}
+
+// reload takes people and rules from the file anew, all or nothing: a file that
+// is wrong changes nothing. The rest of it is read at start only.
+func (d *daemon) reload(path string) {
+	cfg, err := config.Load(path)
+	if err != nil {
+		d.logger.Error("configuration refused, the old one stays", "err", err)
+		d.note(audit.PolicyRefused, err.Error())
+		return
+	}
+	d.policy.Store(cfg.Policy)
+	d.logger.Info("people and rules loaded", "file", path)
+	d.note(audit.PolicyLoaded, path)
+}
+
+func (d *daemon) note(event, detail string) {
+	if err := d.record.Event(audit.Event{Event: event, Detail: detail}); err != nil {
+		d.logger.Error("record", "err", err)
+	}
+}
