@@ -143,11 +143,16 @@ func (h *hall) Resolve(_ context.Context, ref router.Ref) (*router.Target, error
 	}, nil
 }
 
-// sleeper stands for a container's first process.
+// sleeper stands for a container's first process. Its input ends with the test,
+// and so does it, even if the test crashes.
 func sleeper(t testing.TB) *exec.Cmd {
 	t.Helper()
-	c := exec.Command("sleep", "1000")
-	if err := c.Start(); err != nil {
+	c := exec.Command("cat")
+	_, err := c.StdinPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
@@ -396,4 +401,14 @@ func (b *syncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// processState is the letter of proc_pid_stat(5), or nothing.
+func processState(pid int) string {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	_, after, _ := strings.Cut(string(stat), ") ")
+	return after[:1]
 }

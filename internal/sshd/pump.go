@@ -18,8 +18,8 @@ func pump(to io.Writer, from *os.File, pool *buffers) error {
 		buf, ended := readable(raw.Read, pool)
 		if len(buf) > 0 {
 			_, err = to.Write(buf)
+			pool.put(buf)
 		}
-		pool.put(buf)
 		if ended || err != nil {
 			return err
 		}
@@ -28,7 +28,8 @@ func pump(to io.Writer, from *os.File, pool *buffers) error {
 
 // readable waits until there is something to read, and then reads all that
 // there is: a terminal gives 4 KiB at a time, and each write to the client
-// costs a packet. It reports whether that was the end.
+// costs a packet. It reports whether that was the end. What it returns is the
+// pool's, unless it is empty.
 func readable(ready func(func(uintptr) bool) error, pool *buffers) (buf []byte, ended bool) {
 	err := ready(func(fd uintptr) bool {
 		full := pool.get()

@@ -69,9 +69,11 @@ func (s *session) run(ctx context.Context, ask ask) {
 	defer s.letGo()
 	ending := s.serveGuarded(ctx, ask)
 	s.tellStatus(ending)
-	s.farewell(ctx, ending)
+	said := s.farewell(ctx, ending)
 	s.endRecord(ending)
-	s.ch.CloseWrite()
+	if said { // or somebody still writes, and CloseWrite must not run beside it
+		s.ch.CloseWrite()
+	}
 	s.ch.Close()
 }
 
@@ -354,8 +356,8 @@ const patience = 5 * time.Second
 // farewell kills what the command has left behind, so that its output ends,
 // brings the rest of it to the client, and says the last words. A client may
 // take its time to read what a command has written; but not if the session was
-// ended by us.
-func (s *session) farewell(ctx context.Context, e ending) {
+// ended from outside. It reports whether the client has it all.
+func (s *session) farewell(ctx context.Context, e ending) bool {
 	said := make(chan struct{})
 	go func() { // ends at the latest when the client has closed its end
 		defer close(said)
@@ -366,15 +368,17 @@ func (s *session) farewell(ctx context.Context, e ending) {
 	if e.status != nil {
 		select {
 		case <-said:
-			return
+			return true
 		case <-ctx.Done():
 		}
 	}
 	select {
 	case <-said:
+		return true
 	case <-s.left:
 	case <-time.After(patience):
 	}
+	return false
 }
 
 func (s *session) tell(words string) {

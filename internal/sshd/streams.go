@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,7 @@ type streams struct {
 
 	greeting string
 	process  process
+	over     chan struct{}  // closed when the command has ended
 	flowing  sync.WaitGroup // outputs that have not ended
 }
 
@@ -123,11 +125,13 @@ func (st *streams) handedOver() {
 
 // flow lets everything flow, until finish.
 func (st *streams) flow(p process) {
-	st.process = p
+	st.process, st.over = p, make(chan struct{})
 	for _, out := range st.outputs {
 		st.flowing.Go(func() {
 			defer st.session.server.guard("output")
-			io.WriteString(out.to, st.greeting)
+			if st.greeting != "" {
+				io.WriteString(out.to, st.greeting)
+			}
 			pump(out.to, out.from, out.pool)
 		})
 	}
@@ -142,14 +146,29 @@ func (st *streams) feed() {
 	switch {
 	case err != nil: // the command does not read any more
 	case st.tty != nil:
-		st.input.Write([]byte{st.endOfFile()})
+		st.endTerminalInput()
 	default:
 		st.input.Close()
 	}
 }
 
-// endOfFile is the character that ends the input of a terminal, so that
-// `echo ls | ssh -tt` comes to an end.
+// endTerminalInput types ^D, so that `echo ls | ssh -tt` comes to an end. It
+// types it again, less and less often: a shell that turns its line editor on
+// just then makes another character of a ^D that came before.
+func (st *streams) endTerminalInput() {
+	for wait := 100 * time.Millisecond; ; wait *= 2 {
+		if _, err := st.input.Write([]byte{st.endOfFile()}); err != nil {
+			return
+		}
+		select {
+		case <-st.over:
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// endOfFile is the character that the terminal takes for the end of its input.
 func (st *streams) endOfFile() byte {
 	const ctrlD = 4
 	raw, err := st.tty.Master.SyscallConn()
@@ -179,6 +198,7 @@ func (st *streams) finish() {
 	if st == nil || st.process == nil {
 		return
 	}
+	close(st.over)
 	st.process.Close()
 	st.flowing.Wait()
 }
