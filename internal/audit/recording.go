@@ -355,15 +355,13 @@ func (r *recording) stop() error {
 	return r.err
 }
 
-// sync makes the file durable, and its name. The two share a commit of the file
-// system when they are asked for at once.
+// sync makes the file durable, and its name. On ext4 the second finds little
+// left to do; asking for both at once was no quicker.
 func (r *recording) sync() error {
-	named := make(chan error, 1)
-	go func() {
-		named <- r.log.disk.use("sync recordings", r.log.shelf.Sync)
-	}()
-	err := r.log.disk.use("sync recording", func() error { return fdatasync(r.file) })
-	return errors.Join(err, <-named)
+	return errors.Join(
+		r.log.disk.use("sync recording", func() error { return fdatasync(r.file) }),
+		r.log.disk.use("sync recordings", r.log.shelf.Sync),
+	)
 }
 
 // discard takes the file away. It matters little if that fails: no record names
