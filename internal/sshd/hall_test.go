@@ -49,7 +49,13 @@ type hall struct {
 // alice may enter the first two, and bob web-1 only for what he may run there.
 func newHall(t testing.TB, adjust ...func(*Server)) *hall {
 	t.Helper()
-	h := &hall{t: t, record: t.TempDir(), alice: newKey(t), bob: newKey(t), log: new(syncBuffer)}
+	return newHallOf(t, newKey(t), adjust...)
+}
+
+// newHallOf starts a hall in which alice has this key.
+func newHallOf(t testing.TB, alice gossh.Signer, adjust ...func(*Server)) *hall {
+	t.Helper()
+	h := &hall{t: t, record: t.TempDir(), alice: alice, bob: newKey(t), log: new(syncBuffer)}
 	h.start = startHere
 	h.containers = map[string]*exec.Cmd{}
 	for _, name := range []string{"web-1", "web-2", "db-1"} {
@@ -265,7 +271,7 @@ func newKey(t testing.TB) gossh.Signer {
 	return signer
 }
 
-// keyFile makes a key for ssh(1), and lets person have it.
+// keyFile makes a key for ssh(1).
 func keyFile(t testing.TB) (gossh.Signer, string) {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
@@ -384,6 +390,17 @@ func (h *hall) journal() []audit.Record {
 func (h *hall) recorded(event string) []audit.Record {
 	h.t.Helper()
 	return slices.DeleteFunc(h.journal(), func(r audit.Record) bool { return r.Event != event })
+}
+
+// await returns when an event is in the record.
+func (h *hall) await(event string) {
+	for {
+		for r, err := range audit.ReadJournal(h.record) {
+			if err == nil && r.Event == event {
+				return
+			}
+		}
+	}
 }
 
 type syncBuffer struct {

@@ -3,6 +3,7 @@ package sshd
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -153,18 +154,25 @@ func (c *conn) attempted(meta gossh.ConnMetadata, method string, err error) {
 // only if there was one. A port scan is not a sign-in.
 func (c *conn) turnedAway(late bool) {
 	why := c.signin.why
-	var refused *gossh.ServerAuthError
 	switch {
 	case late:
 		why = fmt.Sprintf("took longer than %v", c.server.Limits.LoginGrace)
-	case c.signin.broken != nil && !errors.As(c.signin.broken, &refused):
-		why = c.signin.broken.Error()
+	case why == "" || !hungUp(c.signin.broken):
+		why = fmt.Sprint(c.signin.broken)
 	}
 	if !c.signin.tried {
 		c.server.Logger.Debug("left without signing in", "client", c.RemoteAddr(), "why", why)
 		return
 	}
 	c.note(audit.Event{Event: "signin.failed", Login: brief(c.signin.login), Detail: brief(why)})
+}
+
+// hungUp tells a client that gave up from one that broke the rules: with a
+// signature that is false, say.
+func hungUp(err error) bool {
+	var refused *gossh.ServerAuthError
+	var network *net.OpError
+	return errors.As(err, &refused) || errors.As(err, &network) || errors.Is(err, io.EOF)
 }
 
 // refuseChannel refuses everything but sessions: forwarding, in both
