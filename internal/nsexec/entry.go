@@ -145,7 +145,7 @@ func (p *plan) mount() {
 	p.call("mount /dev/pts", "move_mount", num("pts", fdPts), str(""), num("dev", fdDev), str("pts"), emptyFrom)
 	for _, name := range []string{"shm", "mqueue"} {
 		p.call("mount /dev/"+name, "move_mount", p.result(shared[name]), str(""), num("dev", fdDev), str(name), emptyFrom)
-		p.may(unix.EBADF, unix.ENOTDIR) // not there, or no directory
+		p.may(unix.EBADF, unix.ENOTDIR, unix.EINVAL) // not there, no directory, or a symlink
 	}
 
 	p.call("chdir to the root", "chdir", str("/"))

@@ -111,7 +111,7 @@ type modeFlag struct {
 	set, clear uint32
 }
 
-func flag(field byte, bit uint32) modeFlag { return modeFlag{field, bit, bit} }
+func bit(field byte, bit uint32) modeFlag { return modeFlag{field, bit, bit} }
 
 // RFC 4254, section 8. VDSUSP, VFLUSH, VSTATUS and baud rates have no meaning
 // for a Linux pty.
@@ -122,16 +122,16 @@ var (
 		16: unix.VSWTC, 18: unix.VDISCARD,
 	}
 	modeFlags = map[byte]modeFlag{
-		30: flag('i', unix.IGNPAR), 31: flag('i', unix.PARMRK), 32: flag('i', unix.INPCK), 33: flag('i', unix.ISTRIP),
-		34: flag('i', unix.INLCR), 35: flag('i', unix.IGNCR), 36: flag('i', unix.ICRNL), 37: flag('i', unix.IUCLC),
-		38: flag('i', unix.IXON), 39: flag('i', unix.IXANY), 40: flag('i', unix.IXOFF), 41: flag('i', unix.IMAXBEL),
-		42: flag('i', unix.IUTF8),
-		50: flag('l', unix.ISIG), 51: flag('l', unix.ICANON), 52: flag('l', unix.XCASE), 53: flag('l', unix.ECHO),
-		54: flag('l', unix.ECHOE), 55: flag('l', unix.ECHOK), 56: flag('l', unix.ECHONL), 57: flag('l', unix.NOFLSH),
-		58: flag('l', unix.TOSTOP), 59: flag('l', unix.IEXTEN), 60: flag('l', unix.ECHOCTL), 61: flag('l', unix.ECHOKE),
-		62: flag('l', unix.PENDIN),
-		70: flag('o', unix.OPOST), 71: flag('o', unix.OLCUC), 72: flag('o', unix.ONLCR), 73: flag('o', unix.OCRNL),
-		74: flag('o', unix.ONOCR), 75: flag('o', unix.ONLRET),
-		90: {'c', unix.CS7, unix.CSIZE}, 91: {'c', unix.CS8, unix.CSIZE}, 92: flag('c', unix.PARENB), 93: flag('c', unix.PARODD),
+		30: bit('i', unix.IGNPAR), 31: bit('i', unix.PARMRK), 32: bit('i', unix.INPCK), 33: bit('i', unix.ISTRIP),
+		34: bit('i', unix.INLCR), 35: bit('i', unix.IGNCR), 36: bit('i', unix.ICRNL), 37: bit('i', unix.IUCLC),
+		38: bit('i', unix.IXON), 39: bit('i', unix.IXANY), 40: bit('i', unix.IXOFF), 41: bit('i', unix.IMAXBEL),
+		42: bit('i', unix.IUTF8),
+		50: bit('l', unix.ISIG), 51: bit('l', unix.ICANON), 52: bit('l', unix.XCASE), 53: bit('l', unix.ECHO),
+		54: bit('l', unix.ECHOE), 55: bit('l', unix.ECHOK), 56: bit('l', unix.ECHONL), 57: bit('l', unix.NOFLSH),
+		58: bit('l', unix.TOSTOP), 59: bit('l', unix.IEXTEN), 60: bit('l', unix.ECHOCTL), 61: bit('l', unix.ECHOKE),
+		62: bit('l', unix.PENDIN),
+		70: bit('o', unix.OPOST), 71: bit('o', unix.OLCUC), 72: bit('o', unix.ONLCR), 73: bit('o', unix.OCRNL),
+		74: bit('o', unix.ONOCR), 75: bit('o', unix.ONLRET),
+		90: {'c', unix.CS7, unix.CSIZE}, 91: {'c', unix.CS8, unix.CSIZE}, 92: bit('c', unix.PARENB), 93: bit('c', unix.PARODD),
 	}
 )

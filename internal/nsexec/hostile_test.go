@@ -1,0 +1,162 @@
+package nsexec_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cartsshd/cartsshd/internal/need"
+	"github.com/cartsshd/cartsshd/internal/nsexec"
+	"github.com/cartsshd/cartsshd/test/rig"
+)
+
+// inside runs a script as the container's own root would.
+func inside(t *testing.T, pid int, script string) string {
+	t.Helper()
+	out, err := exec.Command(need.Tool(t, "nsenter", "util-linux"), "-t", fmt.Sprint(pid), "-a",
+		"/bin/busybox", "sh", "-c", script).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+	return string(out)
+}
+
+// talk starts a shell that is spoken to over a pipe, and returns how.
+func talk(t *testing.T, c *nsexec.Cmd) (ask func(script string) string) {
+	t.Helper()
+	inR, inW, err := os.Pipe()
+	must(t, err)
+	outR, outW, err := os.Pipe()
+	must(t, err)
+	t.Cleanup(func() { inW.Close(); outR.Close() })
+	c.Args, c.Stdin, c.Stdout, c.Stderr = []string{"sh"}, inR, outW, outW
+	must(t, c.Start())
+	inR.Close()
+	outW.Close()
+	return func(script string) string {
+		t.Helper()
+		_, err := fmt.Fprintf(inW, "%s\necho =over=\n", script)
+		must(t, err)
+		var said strings.Builder
+		for b := make([]byte, 4096); !strings.HasSuffix(said.String(), "=over=\n"); {
+			n, err := outR.Read(b)
+			must(t, err)
+			said.Write(b[:n])
+		}
+		return strings.TrimSuffix(said.String(), "=over=\n")
+	}
+}
+
+// Root with CAP_SYS_ADMIN can: it may unmount its /dev and rename the directory
+// under it, and our mounts go with the directory.
+func TestTheContainerCannotTakeOrSwapTheTools(t *testing.T) {
+	d := rig.Docker(t)
+	ctr := d.Run(t, "swapper")
+	ask := talk(t, command(t, ctr.PID, ""))
+	before := ask("ls -l /dev/crashcart/bin")
+	d.CLI(t, "exec", "swapper", "/bin/busybox", "sh", "-c", `
+		swap() { rm -rf /dev/crashcart; mkdir -p /dev/crashcart/bin; echo evil >/dev/crashcart/bin/ls; }
+		swap; umount /dev/crashcart; umount -l /dev; mv /dev /old; rmdir /dev; rm -rf /dev/pts; swap; true`)
+	if after := ask("ls -l /dev/crashcart/bin"); after != before {
+		t.Errorf("the tools of a running session changed:\n%s\nwere\n%s", after, before)
+	}
+}
+
+func TestTheContainerDoesNotSeeTheTools(t *testing.T) {
+	ctr := rig.Bare(t)
+	ask := talk(t, command(t, ctr.PID, ""))
+	ask("true")
+	out := inside(t, ctr.PID, "ls -a /dev; cat /proc/mounts")
+	if strings.Contains(out, "crashcart") || strings.Contains(out, "devpts") {
+		t.Errorf("the container sees the session's mounts:\n%s", out)
+	}
+}
+
+func TestHostileMountPointsAreRefused(t *testing.T) {
+	for name, script := range map[string]string{
+		"symlink": "umount -l /dev; rmdir /dev; mkdir /tmp/x; ln -s /tmp/x /dev",
+		"file":    "umount -l /dev; rmdir /dev; : >/dev",
+		"fifo":    "umount -l /dev; rmdir /dev; mkfifo /dev",
+		"missing": "umount -l /dev; rmdir /dev",
+	} {
+		ctr := rig.Bare(t)
+		inside(t, ctr.PID, script)
+		before := rig.Residue(t, ctr.PID)
+		err := command(t, ctr.PID, "true").Start()
+		join, ok := errors.AsType[*nsexec.JoinError](err)
+		if !ok || join.Step != "open /dev" {
+			t.Errorf("%s at /dev: %v, want a refusal to open it", name, err)
+		}
+		before.Same(t)
+	}
+}
+
+func TestAnythingInsideDevDoesNotMatter(t *testing.T) {
+	ctr := rig.Bare(t)
+	inside(t, ctr.PID, `
+		cd /dev; rm -rf null crashcart pts shm mqueue
+		mkfifo null; ln -s /etc crashcart; ln -s / pts; ln -s /tmp shm; mkfifo mqueue; ln -sf /proc/1/root/ zero`)
+	out, status := run(t, command(t, ctr.PID, "echo x >/dev/null && ls -d /dev/crashcart/bin /dev/pts/ptmx && head -c 3 /dev/zero | wc -c"))
+	if status.Code != 0 || out != "/dev/crashcart/bin\n/dev/pts/ptmx\n3\n" {
+		t.Errorf("status %+v:\n%s", status, out)
+	}
+}
+
+// Docker's default capabilities, and nothing more, on both sides: access needs
+// a superset of the session's.
+func TestRootInADockerContainerCannotTraceASession(t *testing.T) {
+	d := rig.Docker(t)
+	ctr := d.Run(t, "traced")
+	ask := talk(t, command(t, ctr.PID, ""))
+	ask("sleep 4242 & sleep 4243 &")
+	out := d.CLI(t, "exec", "traced", "/bin/busybox", "sh", "-c", `
+		for p in /proc/[0-9]*; do
+			[ $p = /proc/$$ ] && continue
+			case $(tr '\0' ' ' <$p/cmdline) in *cartsshd*|*424[23]*) ;; *) continue ;; esac
+			echo found
+			cat $p/environ >/dev/null 2>&1 && echo read $p/environ
+			ls -l $p/root/ >/dev/null 2>&1 && echo entered $p/root
+			ls -l $p/fd/ 2>/dev/null | grep -e '->' && echo listed $p/fd
+			head -c 1 $p/mem >/dev/null 2>&1 && echo read $p/mem
+			readlink $p/exe && echo resolved $p/exe
+		done; true`)
+	if strings.Count(out, "found") < 3 {
+		t.Fatalf("the session is not seen at all:\n%s", out)
+	}
+	if strings.TrimSpace(strings.ReplaceAll(out, "found", "")) != "" {
+		t.Errorf("root in the container reaches into the session:\n%s", out)
+	}
+}
+
+func TestAStoppedContainerEndsItsSessions(t *testing.T) {
+	d := rig.Docker(t)
+	ctr := d.Run(t, "stopped")
+	c := command(t, ctr.PID, "trap '' TERM; while :; do sleep 1; done")
+	must(t, c.Start())
+	waited := make(chan error, 1)
+	go func() {
+		_, err := c.Wait()
+		waited <- errors.Join(err, c.Close())
+	}()
+	d.Stop(t, "stopped") // returns only if nothing holds it up
+	if err := <-waited; !errors.Is(err, nsexec.ErrLost) {
+		t.Errorf("Wait: %v, want ErrLost", err)
+	}
+}
+
+func TestAnEndedTargetIsRefused(t *testing.T) {
+	need.Root(t)
+	sleep := exec.Command(need.Tool(t, "busybox", "busybox-static"), "sleep", "1000")
+	must(t, sleep.Start())
+	c := command(t, sleep.Process.Pid, "true")
+	must(t, sleep.Process.Kill())
+	_ = sleep.Wait()
+	if err := c.Start(); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("entering a process that has ended: %v, want ESRCH", err)
+	}
+}
