@@ -67,8 +67,9 @@ func program(ask ask, pty bool, d authz.Decision) (path string, argv []string) {
 	return bash, []string{"bash"} // commands come on stdin: ssh -T web-1 <script
 }
 
-// environment is the whole environment of a command. Nothing of it is ours, and
-// nothing the container's: its files could be anybody's.
+// environment is the whole environment of a command, as the image's package
+// documentation asks for it. Nothing of it is the daemon's own, and no path in
+// it leads to a file of the container, which could be anybody's.
 func (s *session) environment(who authz.Subject, target *router.Target) []string {
 	env := []string{
 		"PATH=" + tools + "/bin:" + tools + "/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -77,6 +78,8 @@ func (s *session) environment(who authz.Subject, target *router.Target) []string
 		"LOGNAME=root",
 		"SHELL=" + tools + "/bin/bash",
 		"TERMINFO_DIRS=" + tools + "/share/terminfo",
+		"SSL_CERT_FILE=" + tools + "/share/ca-certificates.crt",
+		"INPUTRC=" + tools + "/inputrc",
 		"HISTFILE=",      // nothing is left in the container,
 		"LESSHISTFILE=-", // not even a history
 		"CARTSSHD_PERSON=" + audit.Printable(who.Person),
@@ -92,6 +95,9 @@ func (s *session) environment(who authz.Subject, target *router.Target) []string
 		if !slices.ContainsFunc(env, has) {
 			env = append(env, pair)
 		}
+	}
+	if !slices.ContainsFunc(s.env, func(pair string) bool { return strings.HasPrefix(pair, "L") }) {
+		env = append(env, "LANG=C.UTF-8") // the one that needs no file
 	}
 	return env
 }

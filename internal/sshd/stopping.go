@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"time"
 
 	"github.com/cartsshd/cartsshd/internal/router"
 )
@@ -23,8 +22,9 @@ func stopping(target *router.Target) <-chan struct{} {
 }
 
 // isStopping tells a container that stops from a command that was killed. The
-// kernel kills what is in a container before its first process has quite ended,
-// but after that has given up its memory, and its exe with it.
+// kernel kills what is in a container before its first process has quite ended
+// (that waits until the last of them is gone, our session included), but after
+// it has given up its memory, and its exe with it.
 func isStopping(target *router.Target, stopped <-chan struct{}) bool {
 	select {
 	case <-stopped:
@@ -32,12 +32,5 @@ func isStopping(target *router.Target, stopped <-chan struct{}) bool {
 	default:
 	}
 	_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", target.PID))
-	if !errors.Is(err, fs.ErrNotExist) {
-		return false
-	}
-	select {
-	case <-stopped:
-	case <-time.After(patience): // it is dying all the same
-	}
-	return true
+	return errors.Is(err, fs.ErrNotExist)
 }
