@@ -1,0 +1,166 @@
+// Package image builds the tools image: a read-only file system of debugging
+// tools that work at /dev/crashcart of any container, whatever the container
+// itself has, lacks or pretends.
+//
+// The tools are Debian's, or the building machine's own, byte for byte but for
+// the paths compiled into them: each executable names the image's own loader,
+// which looks for libraries in the image and nowhere else, and knows neither
+// /etc/ld.so.preload nor LD_PRELOAD. Nothing is compiled, nothing is patched
+// that does not keep its size, and root is not needed.
+//
+// # What an environment must hold
+//
+// Programs of the image run with an empty environment but for PATH and TERM:
+// where terminfo, certificates and OpenSSL's configuration are is compiled in.
+// What a caller should set all the same:
+//
+//	PATH=/dev/crashcart/bin:/dev/crashcart/sbin:…   the image first
+//	LANG=C.UTF-8                                    the only locale there is
+//	SHELL=/dev/crashcart/bin/bash                   for less and vi
+//	LESSHISTFILE=-                                  nothing is left behind
+//	TERMINFO_DIRS=/dev/crashcart/share/terminfo     these three for programs
+//	SSL_CERT_FILE=/dev/crashcart/share/ca-certificates.crt
+//	OPENSSL_CONF=/dev/crashcart/openssl.cnf         that are not of the image's build
+//
+// An interactive bash reads /dev/crashcart/.crashcartrc by itself, which sets
+// all of them; CARTSSHD_PERSON and CARTSSHD_TARGET appear in its prompt.
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// Root is where a container sees the image. It is compiled into every program.
+const Root = "/dev/crashcart"
+
+// Options say what to build. Only Output is required.
+type Options struct {
+	Output string // path of the image file; replaced atomically
+
+	// FS is the file system: "squashfs" (the default) or "erofs".
+	FS string
+
+	// Packages are lines of the form of the file packages, instead of it.
+	Packages []string
+
+	// FromHost takes programs and libraries of this machine: seconds, and no
+	// network. Otherwise they are Debian's, from the sources of this machine.
+	FromHost bool
+
+	// Arch is Go's name of the architecture: "amd64", "arm64". Empty is this
+	// machine's own.
+	Arch string
+
+	// Log gets a line for each stage and for everything left out. Nil is
+	// silence.
+	Log io.Writer
+
+	// CacheDir keeps downloads. Empty is cartsshd in the user's cache
+	// directory ($XDG_CACHE_HOME, ~/.cache).
+	CacheDir string
+}
+
+// Build makes the image. On an error there is no new file at Output, and no
+// part of one.
+func Build(ctx context.Context, o Options) error {
+	b, err := newBuild(o)
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp(filepath.Dir(o.Output), ".tools-image-")
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	defer os.RemoveAll(work)
+
+	src, err := b.source(ctx)
+	if err != nil {
+		return err
+	}
+	t := newTree(filepath.Join(work, "root"), b.arch)
+	if err := b.fill(t, src); err != nil {
+		return err
+	}
+	if err := t.prove(ctx); err != nil {
+		return err
+	}
+	packed := filepath.Join(work, "image")
+	if err := b.pack(ctx, t.root, packed); err != nil {
+		return err
+	}
+	return b.publish(packed)
+}
+
+// build is a checked Options.
+type build struct {
+	Options
+	arch arch
+	list []pkg
+	fs   filesystem
+}
+
+func newBuild(o Options) (*build, error) {
+	if o.Output == "" {
+		return nil, errors.New("image: no output file named")
+	}
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
+	if o.Arch == "" {
+		o.Arch = runtime.GOARCH
+	}
+	b := &build{Options: o}
+	var err error
+	if b.arch, err = archOf(o.Arch); err != nil {
+		return nil, err
+	}
+	if o.FromHost && o.Arch != runtime.GOARCH {
+		return nil, fmt.Errorf("image: --from-host: this machine is %s, not %s", runtime.GOARCH, o.Arch)
+	}
+	if b.fs, err = filesystemOf(o.FS); err != nil {
+		return nil, err
+	}
+	if b.list, err = parseList(o.Packages); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *build) logf(format string, args ...any) {
+	fmt.Fprintf(b.Log, format+"\n", args...)
+}
+
+func (b *build) source(ctx context.Context) (*source, error) {
+	if b.FromHost {
+		return hostSource(b.arch)
+	}
+	return b.debianSource(ctx)
+}
+
+// publish puts the finished file where it belongs, on disk before it has its
+// name.
+func (b *build) publish(packed string) error {
+	f, err := os.OpenFile(packed, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	defer f.Close()
+	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	if err := os.Rename(packed, b.Output); err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	b.logf("%s: %.1f MB, %s", b.Output, float64(st.Size())/1e6, b.fs.name)
+	return nil
+}

@@ -1,0 +1,323 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/cartsshd/cartsshd/internal/need"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fromHost is an image of this machine's programs, built once for all tests.
+var fromHost = sync.OnceValues(func() (string, error) {
+	out := filepath.Join(shared, "host.img")
+	return out, Build(context.Background(), Options{Output: out, FromHost: true})
+})
+
+// fromDebian is one of Debian's packages. The downloads of an earlier build
+// serve it, so that tests need no network.
+var fromDebian = sync.OnceValues(func() (string, error) {
+	out := filepath.Join(shared, "debian.img")
+	return out, Build(context.Background(), Options{Output: out})
+})
+
+func hostImage(t testing.TB) string {
+	t.Helper()
+	need.Tool(t, "mksquashfs", "squashfs-tools")
+	path, err := fromHost()
+	must(t, err)
+	return path
+}
+
+func debianImage(t testing.TB) string {
+	t.Helper()
+	b, err := newBuild(Options{Output: "x"})
+	must(t, err)
+	dir, err := b.cache()
+	must(t, err)
+	need.File(t, filepath.Join(dir, "updated"), "cartsshd image build, once and with a network")
+	path, err := fromDebian()
+	must(t, err)
+	return path
+}
+
+func TestTheSameInputIsTheSameImageBitForBit(t *testing.T) {
+	for _, fs := range []string{"squashfs", "erofs"} {
+		t.Run(fs, func(t *testing.T) {
+			f, err := filesystemOf(fs)
+			must(t, err)
+			need.Tool(t, f.tool, f.pkg)
+			var images [2][]byte
+			for i := range images {
+				out := filepath.Join(t.TempDir(), "tools.img")
+				must(t, Build(t.Context(), Options{Output: out, FS: fs, FromHost: true}))
+				images[i], err = os.ReadFile(out)
+				must(t, err)
+			}
+			if !bytes.Equal(images[0], images[1]) {
+				t.Error("they differ")
+			}
+		})
+	}
+}
+
+func TestDebianPackagesAreTheSameImageBitForBit(t *testing.T) {
+	first, err := os.ReadFile(debianImage(t))
+	must(t, err)
+	out := filepath.Join(t.TempDir(), "tools.img")
+	must(t, Build(t.Context(), Options{Output: out}))
+	second, err := os.ReadFile(out)
+	must(t, err)
+	if !bytes.Equal(first, second) {
+		t.Error("they differ")
+	}
+}
+
+func TestAFailedBuildLeavesTheOldImageAndNothingElse(t *testing.T) {
+	need.Tool(t, "mksquashfs", "squashfs-tools")
+	dir := t.TempDir()
+	out := filepath.Join(dir, "tools.img")
+	must(t, os.WriteFile(out, []byte("the old one"), 0o644))
+
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Build(cancelled, Options{Output: out, FromHost: true}); err == nil {
+		t.Error("a cancelled build succeeded")
+	}
+	if err := Build(t.Context(), Options{Output: out, FromHost: true, Packages: []string{"sed: sed"}}); err == nil {
+		t.Error("an image without a shell was built")
+	}
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	b, err := os.ReadFile(out)
+	must(t, err)
+	if len(entries) != 1 || string(b) != "the old one" {
+		t.Errorf("left: %v, %q", entries, b)
+	}
+}
+
+func TestWhatTheMachineLacksIsReported(t *testing.T) {
+	need.Tool(t, "mksquashfs", "squashfs-tools")
+	var log bytes.Buffer
+	err := Build(t.Context(), Options{
+		Output: filepath.Join(t.TempDir(), "tools.img"), FromHost: true, Log: &log,
+		Packages: []string{"bash: bash", "nowhere: no-such-tool"},
+	})
+	must(t, err)
+	if want := "left out: no-such-tool: not found (of package nowhere)\n"; !strings.Contains(log.String(), want) {
+		t.Errorf("log is %q, want it to have %q", &log, want)
+	}
+}
+
+func TestErrorsNameTheWayOut(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "tools.img")
+	for want, o := range map[string]Options{
+		"image: no output file named":                                           {},
+		`image: file system "ntfs": not one of squashfs, erofs`:                 {Output: out, FS: "ntfs"},
+		`image: architecture "vax": not one of amd64`:                           {Output: out, Arch: "vax"},
+		`image: packages:1: "bash": not of the form "package: command command"`: {Output: out, Packages: []string{"bash"}},
+		`image: packages:2: "/bin/sh": not the name of a command`:               {Output: out, Packages: []string{"", "bash: /bin/sh"}},
+		`image: packages:1: "-o=x": not of the form "package: command command"`: {Output: out, Packages: []string{"-o=x"}},
+	} {
+		if err := Build(t.Context(), o); err == nil || err.Error() != want {
+			t.Errorf("\n got %v\nwant %s", err, want)
+		}
+	}
+}
+
+func TestWithoutToolsOfDebianItSaysSo(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	err := Build(t.Context(), Options{Output: filepath.Join(t.TempDir(), "tools.img"), CacheDir: t.TempDir()})
+	if want := "image: apt-get: not found: this is no Debian (try: --from-host)"; err == nil || err.Error() != want {
+		t.Errorf("\n got %v\nwant %s", err, want)
+	}
+}
+
+func TestWithoutANetworkItSaysSoAndDoesNotTakeTheHosts(t *testing.T) {
+	need.Tool(t, "apt-get", "apt")
+	t.Setenv("http_proxy", "http://127.0.0.1:1") // nobody listens there
+	t.Setenv("https_proxy", "http://127.0.0.1:1")
+	out := filepath.Join(t.TempDir(), "tools.img")
+	err := Build(t.Context(), Options{Output: out, CacheDir: t.TempDir()})
+	if err == nil {
+		t.Fatal("built")
+	}
+	if msg := err.Error(); strings.Contains(msg, "\n") || !strings.Contains(msg, "--from-host") {
+		t.Errorf("%q is not one line that names --from-host", msg)
+	}
+	if _, err := os.Stat(out); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is an image: %v", err)
+	}
+}
+
+func TestWithoutMksquashfsItSaysSo(t *testing.T) {
+	bash := need.Tool(t, "bash", "bash")
+	dir := t.TempDir()
+	must(t, os.Symlink(bash, filepath.Join(dir, "bash")))
+	t.Setenv("PATH", dir)
+	err := Build(t.Context(), Options{Output: filepath.Join(t.TempDir(), "tools.img"), FromHost: true, Packages: []string{"bash: bash"}})
+	if want := "image: mksquashfs: not found (try: apt-get install squashfs-tools)"; err == nil || err.Error() != want {
+		t.Errorf("\n got %v\nwant %s", err, want)
+	}
+}
+
+func TestTheDefaultListIsWellFormed(t *testing.T) {
+	list, err := parseList(nil)
+	must(t, err)
+	commands := map[string]bool{}
+	for _, p := range list {
+		for _, c := range p.commands {
+			if commands[c.name] {
+				t.Errorf("%s is named twice", c.name)
+			}
+			if c.of != "" && !commands[c.of] {
+				t.Errorf("%s is an alias of %s, which is not named before", c.name, c.of)
+			}
+			commands[c.name] = true
+		}
+	}
+	if len(commands) < 60 {
+		t.Errorf("only %d commands", len(commands))
+	}
+}
+
+// A loader of another make must stop the build, not become half private.
+func TestALoaderOfAnotherMakeIsRefused(t *testing.T) {
+	a, data := hostLoader(t)
+	for what, pattern := range map[string]string{
+		"the table of system directories": systemDirs(a).old,
+		"the cache file":                  "/etc/ld.so.cache\x00",
+		"the preload file":                "/etc/ld.so.preload\x00",
+		"the search for LD_ variables":    "\x80\x38\x4c\x75",
+	} {
+		broken := bytes.ReplaceAll(data, []byte(pattern), bytes.Repeat([]byte("x"), len(pattern)))
+		o, err := parseObject(broken, a)
+		must(t, err)
+		err = o.relocateLoader(a)
+		if err == nil || !strings.HasPrefix(err.Error(), what+": found 0 times") {
+			t.Errorf("without %s: %v", what, err)
+		}
+	}
+}
+
+// The proof must be able to fail.
+func TestALoaderThatIsNotPrivateIsFoundOut(t *testing.T) {
+	a, data := hostLoader(t)
+	s, err := hostSource(a)
+	must(t, err)
+	tree := newTree(t.TempDir(), a)
+	must(t, tree.addCommand(s, command{name: "bash"}))
+	must(t, tree.addLibraries(s))
+	must(t, tree.write("ld.so", data, 0o755))
+	if err := tree.prove(t.Context()); err == nil || !strings.Contains(err.Error(), "not private") {
+		t.Errorf("prove: %v", err)
+	}
+}
+
+func hostLoader(t *testing.T) (arch, []byte) {
+	t.Helper()
+	a, err := archOf("amd64")
+	must(t, err)
+	const path = "/lib64/ld-linux-x86-64.so.2"
+	need.File(t, path, "apt-get install libc6")
+	data, err := os.ReadFile(path)
+	must(t, err)
+	return a, data
+}
+
+func TestEditsKeepTheSizeAndTouchWholeStringsOnly(t *testing.T) {
+	for _, c := range []struct {
+		edit     edit
+		in, want string
+		n        int
+	}{
+		{blank("/etc/profile"), "a\x00/etc/profile\x00b", "a\x00" + strings.Repeat("\x00", 12) + "\x00b", 1},
+		{blank("/etc/profile"), "a\x00/etc/profile.d\x00", "a\x00/etc/profile.d\x00", 0},
+		{blank("/etc/profile"), "a\x00/my/etc/profile\x00", "a\x00/my/etc/profile\x00", 0},
+		{whole("12345", "abc"), "\x0012345\x0012345\x00", "\x00abc\x00\x00\x00abc\x00\x00\x00", 2},
+		{prefix("/usr/lib/", "/x/lib"), "/usr/lib/a:/usr/lib/b", "/x/lib///a:/x/lib///b", 2},
+	} {
+		b := []byte(c.in)
+		if n := c.edit.apply(b); n != c.n || string(b) != c.want {
+			t.Errorf("%q: %q, %d edits; want %q, %d", c.in, b, n, c.want, c.n)
+		}
+	}
+}
+
+// Names of files that make a program load or run something must not be the
+// container's, in any program or library of either image.
+func TestNoProgramNamesCodeOfTheContainer(t *testing.T) {
+	for name, img := range map[string]string{"host": hostImage(t), "debian": debianImage(t)} {
+		forbidden := []string{
+			"/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu", "/usr/share/locale", "/usr/lib/locale", "/usr/lib/sasl2",
+			"/usr/lib/ssl", "/etc/ssl", "/etc/gss/", "/etc/krb5.conf", "/etc/pkcs11", "/usr/share/p11-kit", "/etc/bash.bashrc",
+			"/etc/inputrc", "/etc/vim/vimrc", "/etc/terminfo", "/etc/ld.so", "/usr/lib/tc",
+		}
+		for _, file := range objects(t, unpacked(t, img)) {
+			data, err := os.ReadFile(file)
+			must(t, err)
+			o, err := parseObject(data, arches[0])
+			must(t, err)
+			for _, part := range o.constants() {
+				for _, s := range bytes.Split(part, []byte{0}) {
+					i := slices.IndexFunc(forbidden, func(f string) bool { return bytes.HasPrefix(s, []byte(f)) || bytes.Contains(s, []byte(":"+f)) })
+					if i >= 0 {
+						t.Errorf("%s: %s: %q", name, filepath.Base(file), s)
+					}
+				}
+			}
+			if in := o.interp(); in != "" && in != Root+"/ld.so" {
+				t.Errorf("%s: %s: its loader is %s", name, filepath.Base(file), in)
+			}
+			if dirs := strings.Join(append(o.dyn(elf.DT_RPATH), o.dyn(elf.DT_RUNPATH)...), ""); dirs != "" {
+				t.Errorf("%s: %s: it looks for libraries in %s", name, filepath.Base(file), dirs)
+			}
+		}
+	}
+}
+
+func (o *object) dyn(tag elf.DynTag) []string {
+	values, _ := o.elf.DynString(tag)
+	return values
+}
+
+func TestARunpathIsDropped(t *testing.T) {
+	gcc := need.Tool(t, "gcc", "gcc")
+	out := filepath.Join(t.TempDir(), "a")
+	run(t, "echo 'int main(){return 0;}' | "+gcc+" -x c - -Wl,-rpath,/opt/evil -o "+out)
+	data, err := os.ReadFile(out)
+	must(t, err)
+	o, err := parseObject(data, arches[0])
+	must(t, err)
+	if got := o.dyn(elf.DT_RUNPATH); !slices.Equal(got, []string{"/opt/evil"}) {
+		t.Fatalf("the compiler made %q", got)
+	}
+	must(t, o.relocate(arches[0]))
+	if got := strings.Join(o.dyn(elf.DT_RUNPATH), ""); got != "" {
+		t.Errorf("left: %q", got)
+	}
+}
+
+func TestNothingInTheImageIsSetuidOrSomebodyElses(t *testing.T) {
+	need.Root(t) // unsquashfs keeps modes and owners for root only
+	for _, img := range []string{hostImage(t), debianImage(t)} {
+		out := run(t, "find "+unpacked(t, img)+` \( -perm /7000 -o -perm /022 ! -type l -o ! -uid 0 -o ! -gid 0 \) -print`)
+		if out != "" {
+			t.Errorf("%s:\n%s", img, out)
+		}
+	}
+}

@@ -1,0 +1,179 @@
+package image
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// relocate makes an object find everything in the image that it would find in
+// a Debian root, and nothing in the container that could steer it: libraries,
+// plugins, translations (format strings), start-up files.
+//
+// Names that are meant to be the container's stay: /etc/passwd, /etc/hosts,
+// /etc/resolv.conf, /proc, /bin/sh.
+func (o *object) relocate(a arch) error {
+	if err := o.setInterp(Root + "/ld.so"); err != nil {
+		return err
+	}
+	o.dropRunpath()
+	for _, e := range paths(a) {
+		o.edit(e)
+	}
+	return errors.Join(o.relocateOpenSSL(), o.stayRoot(a))
+}
+
+// stayRoot keeps tcpdump from becoming the user that Debian and Fedora build
+// into it, whom few containers have: "Couldn't find user 'tcpdump'", and -Z
+// root fails in a root without /etc/passwd. The pointer to the name becomes
+// nil, as if none had been built in; -Z still works.
+func (o *object) stayRoot(a arch) error {
+	const complaint, user = "Couldn't find user '%.32s'\x00", "\x00tcpdump\x00"
+	drops := false
+	for _, part := range o.constants() {
+		drops = drops || bytes.Contains(part, []byte(complaint))
+	}
+	if !drops {
+		return nil
+	}
+	for _, addr := range o.addresses(user) {
+		for _, s := range o.code() {
+			if a.nilPointer(s.data, s.addr, addr+1) > 0 {
+				return nil
+			}
+		}
+	}
+	return errors.New("it gives root up for a user that containers do not have, in a way not known here")
+}
+
+// relocateOpenSSL moves openssl.cnf, which can name a library to load. Its
+// path is put together of directory, "/" and file; only the two halves have
+// room enough, as "/dev" and "crashcart/o".
+func (o *object) relocateOpenSSL() error {
+	dirs := o.edit(whole("/usr/lib/ssl", "/dev"))
+	if dirs == 0 {
+		return nil
+	}
+	if files := o.edit(whole("openssl.cnf", "crashcart/o")); files == 0 {
+		return errors.New("it names OpenSSL's directory, and no openssl.cnf in it")
+	}
+	return nil
+}
+
+// paths are the edits of every file but the loader, whole strings before
+// prefixes. Most targets are a lucky length: no target may be longer than what
+// it replaces, hence the one-letter names in the image's root (see addOwn).
+// What only ever names code or start-up files of the container's is blanked.
+func paths(a arch) []edit {
+	usrlib, lib := "/usr/lib/"+a.multiarch, "/lib/"+a.multiarch
+	return []edit{
+		// libtinfo.
+		whole("/etc/terminfo:/lib/terminfo:/usr/share/terminfo", Root+"/share/terminfo"),
+		whole("/etc/terminfo:/usr/share/terminfo", Root+"/share/terminfo"),
+		whole("/usr/share/terminfo", Root+"/term"),
+		blank("/etc/terminfo"), blank("%s/.terminfo"),
+
+		// Start-up files of shells, pagers and editors.
+		whole("/etc/bash.bashrc", Root+"/r"),
+		blank("/etc/profile"), blank("~/.profile"), blank("~/.bash_profile"), blank("~/.bash_login"),
+		blank("~/.bashrc"), blank("~/.bash_logout"), blank("/etc/bash.bash_logout"),
+		blank("/etc/inputrc"), blank("~/.inputrc"),
+		blank("/etc/sysless"), blank("/etc/syslesskey"), blank("/usr/bin/.sysless"),
+		whole("/etc/vim/vimrc.tiny", Root+"/v"), blank("/etc/vim/vimrc"), blank("$HOME/.vimrc"), blank("~/.vim/vimrc"),
+		prefix("/usr/share/vim", Root),
+
+		// Lists of plugins: GSSAPI, Kerberos, PKCS#11, LDAP, SASL.
+		blank("/etc/gss/mech"), blank("/etc/gss/mech.d/*.conf"), blank("/etc/krb5.conf"),
+		blank("/etc/pkcs11/pkcs11.conf"), blank("/etc/pkcs11/modules"), blank("/usr/share/p11-kit/modules"),
+		blank("~/.config/pkcs11/pkcs11.conf"), blank("~/.config/pkcs11/modules"),
+		blank("/etc/gnutls/config"), blank("/etc/gnutls/pkcs11.conf"), blank("/etc/ldap/ldap.conf"),
+		whole("/etc/sasl2:/etc/sasl:"+usrlib+"/sasl2:/usr/lib/sasl2", Root+"/lib"),
+
+		// Certificates.
+		whole("/usr/lib/ssl/certs", Root),
+		whole("/usr/lib/ssl/private", Root),
+		whole("/usr/lib/ssl/cert.pem", Root+"/ca.crt"),
+		whole("/usr/lib/ssl/ct_log_list.cnf", Root+"/ct"),
+		prefix("/etc/ssl/certs", Root),
+
+		// libmagic appends ".mgc".
+		whole("/etc/magic:/usr/share/misc/magic", Root+"/share/magic"),
+
+		// The plugins themselves: gconv, OpenSSL's engines, tc's disciplines.
+		whole(usrlib, Root+"/lib"), whole(lib, Root+"/lib"),
+		prefix(usrlib+"/", Root+"/lib/"), prefix(lib+"/", Root+"/lib/"),
+
+		// Locales, and translations, which are format strings.
+		prefix("/usr/share/locale", Root+"/lc"),
+		prefix("/usr/lib/locale", Root),
+	}
+}
+
+// relocateLoader turns the C library's loader into the image's own: it looks
+// into the image only, has neither a cache nor a preload file of the
+// container's, and knows none of the LD_ variables.
+//
+// Every pattern must be there. A loader of another make would otherwise be
+// half private, and nobody would know.
+func (o *object) relocateLoader(a arch) error {
+	for _, s := range []struct {
+		what  string
+		found int
+		most  int
+	}{
+		{"the table of system directories", o.edit(systemDirs(a)), 2},
+		{"the cache file", o.edit(whole("/etc/ld.so.cache", Root+"/c")), 1},
+		{"the preload file", o.edit(whole("/etc/ld.so.preload", Root+"/pre")), 1},
+		{"the search for LD_ variables", o.forgetLD(a), 1},
+	} {
+		if s.found < 1 || s.found > s.most {
+			return fmt.Errorf("%s: found %d times: not a loader that can be made private (known: glibc 2.36)", s.what, s.found)
+		}
+	}
+	return nil
+}
+
+// forgetLD makes the loader's loop over the environment skip every variable
+// rather than those that do not begin with LD_: one conditional branch becomes
+// an unconditional one. The names themselves are no strings that could be
+// edited; compilers turn them into immediates.
+func (o *object) forgetLD(a arch) int {
+	n := 0
+	for _, s := range o.code() {
+		code := s.data
+		for ; len(code) >= len(a.ldTest); code = code[1:] {
+			if matches(code, a.ldTest) {
+				a.ldSkip(code)
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func matches(code []byte, pattern []int) bool {
+	for i, want := range pattern {
+		if want >= 0 && int(code[i]) != want {
+			return false
+		}
+	}
+	return true
+}
+
+// systemDirs edits the loader's table of trusted directories: four strings in
+// a row, their lengths kept elsewhere. The first becomes the image's. The
+// others have no room for it and become "/" and NULs: the name of a library in
+// them is then the name of a directory, which is no library in any container.
+// (They must begin with a slash, which the loader asserts.)
+func systemDirs(a arch) edit {
+	dirs := []string{"/lib/" + a.multiarch + "/", "/usr/lib/" + a.multiarch + "/", "/lib/", "/usr/lib/"}
+	e := edit{new: prefix(dirs[0], Root+"/lib/").new + "\x00"}
+	for i, dir := range dirs {
+		e.old += dir + "\x00"
+		if i > 0 {
+			e.new += "/" + strings.Repeat("\x00", len(dir))
+		}
+	}
+	return e
+}

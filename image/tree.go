@@ -1,0 +1,279 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// tree is the image's file system while it is being filled. Names in it are
+// relative: "bin/bash".
+type tree struct {
+	root   string
+	arch   arch
+	files  map[string]bool
+	from   map[string]string // bin/NAME → the source's file it was made of
+	want   []library
+	loader string // as the source's programs name it
+}
+
+// library is a DT_NEEDED still to be brought in, where whoever needs it has it
+// looked for, and who that is.
+type library struct {
+	name    string
+	runpath []string
+	by      string
+}
+
+func newTree(root string, a arch) *tree {
+	return &tree{root: root, arch: a, files: map[string]bool{}, from: map[string]string{}}
+}
+
+// fill brings everything in: programs, what they need, what that needs.
+func (b *build) fill(t *tree, s *source) error {
+	for _, p := range b.list {
+		for _, c := range p.commands {
+			err := t.addCommand(s, c)
+			if errors.Is(err, fs.ErrNotExist) {
+				b.logf("left out: %s: not found (of package %s)", c.name, p.name)
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("image: %s: %w", c.name, err)
+			}
+		}
+	}
+	if !t.files["bin/bash"] {
+		return errors.New("image: bash: not found, and nobody could have a shell")
+	}
+	missing, err := t.addData(s)
+	for _, m := range missing {
+		b.logf("left out: %s: not found", m)
+	}
+	err = errors.Join(err, t.addLibraries(s), t.addLoader(s), t.addOwn(s))
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	b.logf("%d commands, %d libraries", t.count("bin/"), t.count("lib/"))
+	return nil
+}
+
+func (t *tree) count(dir string) int {
+	n := 0
+	for name := range t.files {
+		if strings.HasPrefix(name, dir) {
+			n++
+		}
+	}
+	return n
+}
+
+// addCommand adds bin/NAME, as the program itself or as a link to it.
+func (t *tree) addCommand(s *source, c command) error {
+	if t.files["bin/"+c.name] {
+		return nil
+	}
+	if c.of != "" && t.files["bin/"+c.of] {
+		return t.link("bin/"+c.name, c.of)
+	}
+	real, err := s.program(c.name)
+	if err != nil {
+		return err
+	}
+	// One program under several names, which looks at argv[0].
+	if base := "bin/" + path.Base(real); t.from[base] == real {
+		return t.link("bin/"+c.name, path.Base(real))
+	}
+	t.from["bin/"+c.name] = real
+	return t.addProgram(s, "bin/"+c.name, real)
+}
+
+func (t *tree) addProgram(s *source, name, real string) error {
+	data, err := os.ReadFile(s.host(real))
+	if err != nil {
+		return err
+	}
+	if script, ok := ownScript(data); ok {
+		return t.write(name, script, 0o755)
+	}
+	o, err := parseObject(data, t.arch)
+	if err != nil {
+		return err
+	}
+	if name == "bin/bash" {
+		t.loader = o.interp()
+	}
+	t.need(o, path.Dir(real), name)
+	if err := o.relocate(t.arch); err != nil {
+		return err
+	}
+	return t.write(name, data, 0o755)
+}
+
+// ownScript makes a script of sh or bash one of the image's bash. There is no
+// other interpreter in the image.
+func ownScript(data []byte) ([]byte, bool) {
+	line, rest, _ := bytes.Cut(data, []byte("\n"))
+	words := strings.Fields(strings.TrimPrefix(string(line), "#!"))
+	if !bytes.HasPrefix(line, []byte("#!")) || len(words) == 0 {
+		return nil, false
+	}
+	if shell := path.Base(words[0]); shell != "sh" && shell != "bash" {
+		return nil, false
+	}
+	words[0] = Root + "/bin/bash"
+	return append([]byte("#!"+strings.Join(words, " ")+"\n"), rest...), true
+}
+
+func (t *tree) need(o *object, dir, by string) {
+	for _, name := range o.needed() {
+		t.want = append(t.want, library{name, o.runpath(dir), by})
+	}
+}
+
+// unasked are libraries that glibc opens by name when it feels like it: to end
+// a thread, to look a name up.
+var unasked = []string{"libgcc_s.so.1", "libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2"}
+
+// addLibraries brings in what programs need, under the very name they ask for.
+func (t *tree) addLibraries(s *source) error {
+	for _, name := range unasked {
+		if _, err := s.library(name, nil); err == nil {
+			t.want = append(t.want, library{name: name, by: "the C library"})
+		}
+	}
+	for len(t.want) > 0 {
+		l := t.want[0]
+		t.want = t.want[1:]
+		if t.files["lib/"+l.name] || l.name == path.Base(t.loader) {
+			continue
+		}
+		if err := t.addLibrary(s, l); err != nil {
+			return fmt.Errorf("%s: needed by %s: %w", l.name, l.by, err)
+		}
+	}
+	return nil
+}
+
+func (t *tree) addLibrary(s *source, l library) error {
+	real, err := s.library(l.name, l.runpath)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(s.host(real))
+	if err != nil {
+		return err
+	}
+	o, err := parseObject(data, t.arch)
+	if err != nil {
+		return err
+	}
+	t.need(o, path.Dir(real), l.name)
+	if err := o.relocate(t.arch); err != nil {
+		return err
+	}
+	return t.write("lib/"+l.name, data, 0o644)
+}
+
+func (t *tree) addLoader(s *source) error {
+	if t.loader == "" {
+		return nil // a static bash, then
+	}
+	real, err := s.resolve(t.loader)
+	if err != nil {
+		real, err = s.library(path.Base(t.loader), []string{"/usr/lib64"})
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", t.loader, err)
+	}
+	data, err := os.ReadFile(s.host(real))
+	if err != nil {
+		return err
+	}
+	o, err := parseObject(data, t.arch)
+	if err != nil {
+		return fmt.Errorf("%s: %w", real, err)
+	}
+	if err := o.relocateLoader(t.arch); err != nil {
+		return fmt.Errorf("%s: %w", real, err)
+	}
+	return t.write("ld.so", data, 0o755)
+}
+
+// prove asks the loader itself whether it is private: it must not hear of
+// LD_PRELOAD and LD_AUDIT, and not find a library where LD_LIBRARY_PATH or the
+// machine's own directories have one.
+func (t *tree) prove(ctx context.Context) error {
+	if !t.arch.native() || !t.files["ld.so"] {
+		return nil
+	}
+	ld, lib, prog := filepath.Join(t.root, "ld.so"), filepath.Join(t.root, "lib"), filepath.Join(t.root, "bin/bash")
+
+	c := exec.CommandContext(ctx, ld, "--library-path", lib, prog, "-c", ":")
+	c.Env = []string{"LD_PRELOAD=/nonexistent/preload.so", "LD_AUDIT=/nonexistent/audit.so"}
+	if out, err := c.CombinedOutput(); err != nil || len(out) > 0 {
+		return fmt.Errorf("image: the private loader is not private, or does not run: %v: %s", err, bytes.TrimSpace(out))
+	}
+	if _, err := os.Stat(Root + "/lib"); err == nil {
+		return nil // this machine has libraries where the loader looks
+	}
+	c = exec.CommandContext(ctx, ld, prog, "-c", ":")
+	c.Env = []string{"LD_LIBRARY_PATH=" + lib}
+	if out, err := c.CombinedOutput(); err == nil {
+		return fmt.Errorf("image: the private loader is not private: it found libraries outside of the image: %s", bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+func (t *tree) write(name string, data []byte, mode fs.FileMode) error {
+	file := filepath.Join(t.root, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, data, mode); err != nil {
+		return err
+	}
+	t.files[name] = true
+	return os.Chmod(file, mode) // whatever the umask
+}
+
+func (t *tree) link(name, to string) error {
+	file := filepath.Join(t.root, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	t.files[name] = true
+	return os.Symlink(to, file)
+}
+
+// manifest lists every file: sha256 and name, or name and where a link leads.
+func (t *tree) manifest() ([]byte, error) {
+	var names []string
+	for name := range t.files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var out bytes.Buffer
+	for _, name := range names {
+		file := filepath.Join(t.root, name)
+		if to, err := os.Readlink(file); err == nil {
+			fmt.Fprintf(&out, "%-64s  %s -> %s\n", "link", name, to)
+			continue
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&out, "%x  %s\n", sha256.Sum256(data), name)
+	}
+	return out.Bytes(), nil
+}
