@@ -49,7 +49,7 @@ func squashfsArgs(root, out string, epoch int64) []string {
 
 func erofsArgs(root, out string, epoch int64) []string {
 	return []string{"--quiet", "-T" + strconv.FormatInt(epoch, 10), "--all-root", "-x-1",
-		"-U00000000-0000-0000-0000-000000000000", "-zlz4hc,12", out, root}
+		"-U00000000-0000-0000-0000-000000000000", "-zlz4", out, root}
 }
 
 func (b *build) pack(ctx context.Context, root, out string) error {
