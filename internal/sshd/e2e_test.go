@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	gossh "golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
 	"github.com/cartsshd/cartsshd/image"
@@ -178,5 +179,34 @@ func TestARealContainerThatStopsSaysSo(t *testing.T) {
 		if closed := h.recorded(audit.SessionClose); closed[0].Exit.Reason != "container web-1 stopped" {
 			t.Errorf("%+v", closed[0].Exit)
 		}
+	}
+}
+
+func TestManyComeAndGoAtOnce(t *testing.T) {
+	h := newHouse(t, map[string]rig.Container{"web-1": rig.Bare(t)})
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			for range 25 {
+				client, err := h.tryDial("web-1", gossh.PublicKeys(h.alice))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				s, err := client.NewSession()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if out, err := s.CombinedOutput("echo in"); err != nil || string(out) != "in\n" {
+					t.Errorf("%v: %q", err, out)
+				}
+				client.Close()
+			}
+		})
+	}
+	clients.Wait()
+	if n := len(h.recorded(audit.SessionClose)); n != 8*25 {
+		t.Errorf("%d sessions are recorded", n)
 	}
 }
