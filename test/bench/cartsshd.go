@@ -15,6 +15,7 @@ host_key: %s
 image: {path: %s}
 record: {dir: %s}
 runtimes: {docker: {socket: %s}, pid: {}}
+limits: {connections: 10000, connections_per_address: 10000}
 people:
   shell: {keys: ["%s"]}
   exact: {keys: ["%s"]}
@@ -63,5 +64,5 @@ func (b *bench) config() string { return filepath.Join(b.dir, "cartsshd.yaml") }
 
 // enter is our way in on the host itself.
 func (b *bench) enter(command ...string) []string {
-	return append([]string{b.cartsshd, "enter", "--config", b.config(), b.patient.Name, "--"}, command...)
+	return append([]string{b.cartsshd, "enter", "--config", b.config(), b.patient.Name}, command...)
 }

@@ -9,11 +9,13 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -27,6 +29,7 @@ func main() {
 	flag.StringVar(&o.image, "image", "build/tools.img", "the tools image `file` it serves")
 	flag.StringVar(&o.json, "json", "bench.json", "`file` for the same table as JSON")
 	flag.BoolVar(&o.quick, "quick", os.Getenv("QUICK") == "1", "two minutes at most instead of ten")
+	flag.BoolVar(&o.hold, "hold", false, "measure nothing: tell how to reach the servers, and wait (for perf and strace)")
 	only := flag.String("only", "", "measure only what matches this `regexp`: "+names())
 	flag.Parse()
 	o.only = regexp.MustCompile(*only)
@@ -35,7 +38,7 @@ func main() {
 
 type options struct {
 	cartsshd, image, json string
-	quick                 bool
+	quick, hold           bool
 	only                  *regexp.Regexp
 }
 
@@ -56,22 +59,42 @@ func run(o options) (err error) {
 	defer func() { err = firstError(err, b.Close()) }()
 	stopped := make(chan os.Signal, 1)
 	signal.Notify(stopped, os.Interrupt, syscall.SIGTERM)
+	// Not waited for: it outlives a measure that hangs.
+	go b.endUpon(stopped)
 
 	if err := b.start(); err != nil {
 		return err
 	}
+	if o.hold {
+		b.describe()
+		select {}
+	}
 	for _, m := range measures {
-		if !o.only.MatchString(m.name) {
-			continue
+		if o.only.MatchString(m.name) {
+			b.measure(m)
 		}
-		select {
-		case s := <-stopped:
-			return fmt.Errorf("bench: %s: stopped by %s", m.name, s)
-		default:
-		}
-		b.measure(m)
 	}
 	return b.report.finish(os.Stdout, o.json)
+}
+
+// endUpon ends the program when it is told to stop, or when something hangs.
+func (b *bench) endUpon(stopped <-chan os.Signal) {
+	patience := 15 * time.Minute
+	if b.quick {
+		patience = 4 * time.Minute
+	}
+	if b.hold {
+		patience = time.Hour
+	}
+	var why string
+	select {
+	case s := <-stopped:
+		why = s.String()
+	case <-time.After(patience):
+		why = "not done after " + patience.String()
+		b.tellLogs()
+	}
+	exit(errors.Join(errors.New("bench: "+why), b.Close()))
 }
 
 // A measure fills one or more rows of the table.
@@ -107,8 +130,16 @@ func (b *bench) measure(m measure) {
 	began := time.Now()
 	if err := m.run(b); err != nil {
 		b.report.fail(m.name, err)
+		b.tellLogs()
 	}
 	fmt.Fprintf(os.Stderr, "bench: %s took %.1f s\n", m.name, time.Since(began).Seconds())
+}
+
+// describe tells how to reach the servers by hand.
+func (b *bench) describe() {
+	for _, s := range []*server{b.ours, b.exact, b.nsenter, b.exec} {
+		fmt.Printf("%s: pid %d: %s\n", s.name, s.proc.pid, strings.Join(s.client(nil).Args, " "))
+	}
 }
 
 func firstError(errs ...error) error {

@@ -92,7 +92,12 @@ func runOn(c *ssh.Client, command string) error {
 		return err
 	}
 	defer session.Close()
-	return session.Run(command)
+	var said bytes.Buffer
+	session.Stderr = &said
+	if err := session.Run(command); err != nil {
+		return fmt.Errorf("bench: %s: %w: %s", command, err, bytes.TrimSpace(said.Bytes()))
+	}
+	return nil
 }
 
 // runQuietly runs a program and puts what it said into the error.
@@ -137,6 +142,7 @@ func (m *master) Close() error {
 	_ = runQuietly(m.client([]string{"-S", m.socket, "-O", "exit"}))
 	_ = m.cmd.Process.Kill() // where it did not listen
 	_ = m.cmd.Wait()
+	_ = os.Remove(m.socket) // or the next one would not listen there
 	return nil
 }
 

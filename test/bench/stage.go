@@ -7,6 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +27,8 @@ type bench struct {
 	docker  *rig.Dockerd
 	patient rig.Container
 	running []*process
+	once    sync.Once
+	closed  error
 
 	ours    *server // cartsshd, for a person who may open a shell
 	exact   *server // cartsshd, for a person who may run named commands only
@@ -62,12 +67,15 @@ func (b *bench) start() (err error) {
 }
 
 // Close ends everything, the last first.
-func (b *bench) Close() (err error) {
-	for i := len(b.running) - 1; i >= 0; i-- {
-		err = firstError(err, b.running[i].Close())
-	}
-	b.tb.finish()
-	return firstError(err, os.RemoveAll(b.dir))
+func (b *bench) Close() error {
+	b.once.Do(func() {
+		for _, p := range slices.Backward(b.running) {
+			b.closed = firstError(b.closed, p.Close())
+		}
+		b.tb.finish()
+		b.closed = firstError(b.closed, os.RemoveAll(b.dir))
+	})
+	return b.closed
 }
 
 // What is run in the patient besides busybox's applets.
@@ -138,8 +146,24 @@ func (b *bench) launch(s *server, cmd *exec.Cmd) error {
 	if err == nil && p.running() {
 		return nil
 	}
-	said, _ := os.ReadFile(log.Name())
-	return fmt.Errorf("bench: %s does not answer: %v\n%s", s.name, err, said)
+	b.tellLogs()
+	return fmt.Errorf("bench: %s does not answer: %w", s.name, err)
+}
+
+// tellLogs shows what the servers have complained of, of late.
+func (b *bench) tellLogs() {
+	logs, _ := filepath.Glob(b.dir + "/*.log")
+	for _, log := range logs {
+		text, _ := os.ReadFile(log)
+		var complaints []string
+		for line := range strings.Lines(string(text)) {
+			if !strings.Contains(line, "level=INFO") {
+				complaints = append(complaints, line)
+			}
+		}
+		last := complaints[max(0, len(complaints)-10):]
+		fmt.Fprintf(os.Stderr, "%s:\n%s", filepath.Base(log), strings.Join(last, ""))
+	}
 }
 
 // answers returns nil if the server runs commands, or never will.

@@ -162,7 +162,7 @@ func (s *server) rush(length time.Duration) (rate, each float64, err error) {
 	wg.Wait()
 	seconds := time.Since(began).Seconds()
 	if err := firstError(wrong[:]...); err != nil {
-		return 0, 0, err
+		return 0, 0, fmt.Errorf("%s: %w", s.name, err)
 	}
 	after, err := s.settledCPU()
 	n := float64(done[0] + done[1] + done[2] + done[3])
