@@ -3,6 +3,7 @@ package nsexec
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,25 +17,24 @@ import (
 // A cgroup holds one session and nothing else, so that one write ends all of
 // it, however it has forked. It is not the container's: a debugger must not
 // take the patient's memory.
+//
+// The session's init is in it, and the rest of the session in one below, "run":
+// the init must outlive those whom it is to reap.
 type cgroup struct {
-	name              string
-	dir, kill, parent *os.File
+	tree           *tree
+	name           string
+	dir, run, kill *os.File
 }
 
-// newCgroup makes the cgroup beside our own processes, in the unified tree.
 func newCgroup(id string) (*cgroup, error) {
-	top, err := ownCgroup()
+	tree, err := ourTree()
 	if err != nil {
 		return nil, err
 	}
-	g := &cgroup{name: "cartsshd-" + id}
-	if g.parent, err = openPath(top); err != nil {
-		return nil, &JoinError{Step: "open cgroup", Err: err}
+	if err := unix.Mkdirat(rawFD(tree.dir), id, 0o755); err != nil {
+		return nil, &JoinError{Step: "make cgroup " + id, Err: err}
 	}
-	if err := unix.Mkdirat(rawFD(g.parent), g.name, 0o755); err != nil {
-		g.parent.Close()
-		return nil, &JoinError{Step: "make cgroup " + filepath.Join(top, g.name), Err: err}
-	}
+	g := &cgroup{tree: tree, name: id}
 	if err := g.open(); err != nil {
 		_ = g.close()
 		return nil, err
@@ -43,53 +43,143 @@ func newCgroup(id string) (*cgroup, error) {
 }
 
 func (g *cgroup) open() error {
-	dir, err := unix.Openat(rawFD(g.parent), g.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	// A mount of its own, of this directory alone: the session's init is given
+	// these descriptors, and ".." must not lead to the host's other cgroups.
+	mount, err := unix.OpenTree(rawFD(g.tree.dir), g.name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return &JoinError{Step: "open cgroup", Err: err}
 	}
-	g.dir = os.NewFile(uintptr(dir), g.name)
-	kill, err := unix.Openat(dir, "cgroup.kill", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &JoinError{Step: "open cgroup.kill (Linux 5.14)", Err: err}
-	}
-	g.kill = os.NewFile(uintptr(kill), "cgroup.kill")
-	filter, err := deviceFilter()
-	if err != nil {
+	defer unix.Close(mount)
+	if g.dir, err = openDir(mount, "."); err != nil {
 		return err
 	}
-	attr := struct{ target, prog, kind, flags uint32 }{uint32(dir), uint32(filter), unix.BPF_CGROUP_DEVICE, 0}
-	if _, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); err != nil {
-		return &JoinError{Step: "attach device filter", Err: err}
+	if err := attachDeviceFilter(rawFD(g.dir)); err != nil {
+		return err
 	}
-	return nil
+	if err := unix.Mkdirat(rawFD(g.dir), "run", 0o755); err != nil {
+		return &JoinError{Step: "make cgroup run", Err: err}
+	}
+	if g.run, err = openDir(rawFD(g.dir), "run"); err != nil {
+		return err
+	}
+	g.kill, err = openKill(rawFD(g.run))
+	return err
 }
 
-// killAll ends every process in the cgroup at once.
-func (g *cgroup) killAll() { _, _ = g.kill.Write([]byte("1")) }
+func openDir(at int, name string) (*os.File, error) {
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &JoinError{Step: "open cgroup " + name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
 
-// close takes the cgroup away, once it is empty. The session's init may have
-// done so.
+func openKill(at int) (*os.File, error) {
+	fd, err := unix.Openat(at, "cgroup.kill", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &JoinError{Step: "open cgroup.kill (Linux 5.14)", Err: err}
+	}
+	return os.NewFile(uintptr(fd), "cgroup.kill"), nil
+}
+
+// killAll ends every process of the session at once, its init too.
+func (g *cgroup) killAll() {
+	if kill, err := openKill(rawFD(g.dir)); err == nil {
+		_, _ = kill.Write([]byte("1"))
+		kill.Close()
+	}
+}
+
+// close takes the cgroup away, once it is empty.
 func (g *cgroup) close() error {
-	err := g.remove()
-	for _, f := range []*os.File{g.dir, g.kill, g.parent} {
+	err := removeEmpty(rawFD(g.dir), "run")
+	for _, f := range []*os.File{g.kill, g.run, g.dir} {
 		if f != nil {
 			f.Close()
 		}
 	}
-	return err
+	return errors.Join(err, removeEmpty(rawFD(g.tree.dir), g.name))
 }
 
-func (g *cgroup) remove() error {
+// removeEmpty removes a cgroup. A dying process is counted for a while.
+func removeEmpty(at int, name string) error {
 	for wait := time.Millisecond; ; wait *= 2 {
-		err := unix.Unlinkat(rawFD(g.parent), g.name, unix.AT_REMOVEDIR)
-		if err == nil || err == unix.ENOENT {
+		err := unix.Unlinkat(at, name, unix.AT_REMOVEDIR)
+		if err == nil || err == unix.ENOENT || err == unix.EBADF {
 			return nil
 		}
 		if err != unix.EBUSY || wait > time.Second {
-			return &JoinError{Step: "remove cgroup " + g.name, Err: err}
+			return &JoinError{Step: "remove cgroup " + name, Err: err}
 		}
-		time.Sleep(wait) // a dying process is still counted
+		time.Sleep(wait)
 	}
+}
+
+// A tree is the cgroup of all our sessions, and a process that removes it when
+// we are gone, even by kill -9: the guard in helper.c.
+type tree struct {
+	dir    *os.File
+	socket *os.File // to the guard, which waits for its end; never written to
+}
+
+var ourTree = sync.OnceValues(func() (*tree, error) {
+	top, err := ownCgroup()
+	if err != nil {
+		return nil, err
+	}
+	path, err := os.MkdirTemp(top, "cartsshd-")
+	if err != nil {
+		return nil, fmt.Errorf("nsexec: make a cgroup: %w", err)
+	}
+	t := &tree{}
+	if err := t.start(top, path); err != nil {
+		return nil, errors.Join(err, os.Remove(path))
+	}
+	return t, nil
+})
+
+func (t *tree) start(top, path string) error {
+	parent, err := openPath(top)
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	if t.dir, err = os.Open(path); err != nil {
+		return err
+	}
+	kill, err := openKill(rawFD(t.dir))
+	if err != nil {
+		return err
+	}
+	defer kill.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+
+	p := guardPlan(filepath.Base(path))
+	blob, err := p.encode()
+	if err != nil {
+		return err
+	}
+	var pid int
+	t.socket, pid, err = runHelper("cartsshd: guard", []*os.File{null, null, null, nil, t.dir, kill, parent})
+	if err != nil {
+		return err
+	}
+	go func() { reapChild(pid) }() // while we live: it ends after us
+	_, err = t.socket.Write(blob)
+	return err
+}
+
+func guardPlan(name string) *plan {
+	p := &plan{}
+	p.call("name the guard", "prctl", num("PR_SET_NAME", unix.PR_SET_NAME), str("cartsshd-guard"))
+	p.call("setsid", "setsid")
+	p.blockSignals()
+	p.call("guard", "guard", num("tree", 4), num("kill", 5), num("parent", 6), str(name))
+	return p
 }
 
 // ownCgroup is our directory in the cgroup v2 tree, also of a hybrid host.
@@ -146,6 +236,18 @@ var deviceFilter = sync.OnceValues(func() (int, error) {
 	}
 	return fd, nil // for as long as we run
 })
+
+func attachDeviceFilter(cgroup int) error {
+	filter, err := deviceFilter()
+	if err != nil {
+		return err
+	}
+	attr := struct{ target, prog, kind, flags uint32 }{uint32(cgroup), uint32(filter), unix.BPF_CGROUP_DEVICE, 0}
+	if _, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); err != nil {
+		return &JoinError{Step: "attach device filter", Err: err}
+	}
+	return nil
+}
 
 func bpf(cmd uintptr, attr unsafe.Pointer, size uintptr) (int, error) {
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, cmd, uintptr(attr), size)

@@ -16,11 +16,11 @@ const (
 	fdTools             // detached mount of the tools image
 	fdDev               // detached mount of the session's own /dev
 	fdPts               // detached mount of the session's own devpts
-	fdCgroup            // the session's cgroup
-	fdKill              // its cgroup.kill
-	fdParent            // the directory it is in
+	fdCgroup            // the session's cgroup, where its init is
+	fdRun               // the one below, where all the rest is
+	fdKill              // cgroup.kill of that
 
-	fdLast = fdParent
+	fdLast = fdKill
 )
 
 const sigSetmask = 2 // SIG_SETMASK, on amd64 and arm64
@@ -34,7 +34,6 @@ type room struct {
 	rootGID    int      //
 	ignored    []int    // signals that we ignore, and that it must not
 	oomAdjust  bool     // our own oom_score_adj is not 0
-	cgroup     string   // name of the session's cgroup
 	search     []string // where a bare name is looked for
 }
 
@@ -86,32 +85,53 @@ var (
 
 // entry compiles a command into the way in.
 //
-// The helper becomes three processes. The first, born in the daemon's own
-// namespaces, joins the container's, makes a private copy of its mount
-// namespace and builds the session's /dev over the container's there, so that
-// nothing in the container's file system is written to, and nothing that the
-// session depends on hangs from a directory that the container could remove or
-// swap (rmdir(2) detaches what other namespaces have mounted on a directory).
-// The second is the session's init. The third becomes the command.
+// The helper becomes three processes. The first joins the container's
+// namespaces, makes a private copy of its mount namespace and builds the
+// session's /dev over the container's there, so that nothing in the container's
+// file system is written to, and nothing that the session depends on hangs from
+// a directory that the container could remove or swap (rmdir(2) detaches what
+// other namespaces have mounted on a directory). The second is the session's
+// init. The third becomes the command.
+//
+// The second and third are in the container's PID namespace, where other
+// sessions see them, and a session may trace (CAP_SYS_PTRACE). So they must not
+// have more than a session has, not for a moment, neither capabilities nor
+// descriptors. In a user namespace of the container's own they may, until they
+// join it: from inside, nobody traces a process that is outside.
 func (c *Cmd) entry(r room) *plan {
 	p := &plan{}
 	p.prepare(r)
 	p.join(r)
 	p.mount()
+	if !r.hasUserns() {
+		p.credentials(r)
+	}
 	p.init()
 	p.fork(r)
 	p.become(c, r)
 	return p
 }
 
-// prepare does what must be done while the host is still in sight.
+func (r room) hasUserns() bool { return r.namespaces&unix.CLONE_NEWUSER != 0 }
+
+// prepare takes what was inherited from the daemon away, or puts it right.
 func (p *plan) prepare(r room) {
 	p.call("hide from tracers", "prctl", num("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE), lit(0))
-	if !r.oomAdjust {
-		return
+	if r.oomAdjust {
+		f := p.call("open oom_score_adj", "openat", atCwd, str("/proc/self/oom_score_adj"), num("O_WRONLY", unix.O_WRONLY))
+		p.call("reset oom_score_adj", "write", p.result(f), str("0"), lit(1))
 	}
-	f := p.call("open oom_score_adj", "openat", atCwd, str("/proc/self/oom_score_adj"), num("O_WRONLY", unix.O_WRONLY))
-	p.call("reset oom_score_adj", "write", p.result(f), str("0"), lit(1))
+	for _, l := range r.limits {
+		// Ours may be lower than the container's, and not ours to raise.
+		p.call("prlimit", "prlimit64", lit(0), lit(l.resource), raw(fmt.Sprintf("{%d, %d}", l.cur, l.max), l.cur, l.max), null)
+		p.may(unix.EPERM)
+	}
+	for _, sig := range r.ignored {
+		p.call("reset a signal", "rt_sigaction", num(unix.SignalName(unix.Signal(sig)), uint64(sig)), raw("SIG_DFL", 0, 0, 0, 0), null, lit(8))
+	}
+	p.call("umask", "umask", num("022", 0o22))
+	p.call("join a keyring of its own", "keyctl", num("KEYCTL_JOIN_SESSION_KEYRING", unix.KEYCTL_JOIN_SESSION_KEYRING), null)
+	p.may(unix.ENOSYS)
 }
 
 // join enters every namespace but the user's and the cgroup's, which would
@@ -151,64 +171,14 @@ func (p *plan) mount() {
 	p.call("chdir to the root", "chdir", str("/"))
 }
 
-// init forks the session's init into the container's PID namespace. The daemon
-// is its parent; the helper's first process is done.
-func (p *plan) init() {
-	child := p.call("fork", "clone3", raw("{CLONE_PARENT}", unix.CLONE_PARENT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), lit(88))
-	p.parentOf(child)
-	p.call("tell the PID", "write", num("socket", fdSocket), num(fmt.Sprintf("&#%d", child), resultAddr(child)), lit(8))
-	p.call("exit", "exit_group", lit(0))
-	p.always()
-
-	p.call("close descriptors", "close_range", lit(fdLast+1), num("~0", 0xffffffff), lit(0))
-	p.call("name the init", "prctl", num("PR_SET_NAME", unix.PR_SET_NAME), str("cartsshd"))
-	p.call("reap orphans", "prctl", num("PR_SET_CHILD_SUBREAPER", unix.PR_SET_CHILD_SUBREAPER), lit(1))
-	p.call("join a keyring of its own", "keyctl", num("KEYCTL_JOIN_SESSION_KEYRING", unix.KEYCTL_JOIN_SESSION_KEYRING), null)
-	p.may(unix.ENOSYS)
-	p.call("block signals", "rt_sigprocmask", num("SIG_SETMASK", sigSetmask), raw("~[]", ^uint64(0)), null, lit(8))
-}
-
-// fork starts the command's process, already in the session's cgroup, and
-// leaves the init to watch. The init waits for the child's execve (vfork), so
-// that it can say that the command runs.
-func (p *plan) fork(r room) {
-	signals := p.call("open signalfd", "signalfd4", num("-1", ^uint64(0)), raw("[CHLD]", 1<<(unix.SIGCHLD-1)), lit(8), num("SFD_CLOEXEC", unix.SFD_CLOEXEC))
-	child := p.call("fork", "clone3", raw("{CLONE_VFORK|CLONE_INTO_CGROUP, SIGCHLD, cgroup}", unix.CLONE_VFORK|unix.CLONE_INTO_CGROUP, 0, 0, 0, uint64(unix.SIGCHLD), 0, 0, 0, 0, 0, fdCgroup), lit(88))
-	p.parentOf(child)
-	p.call("tell that it runs", "write", num("socket", fdSocket), raw("RUNNING", saysRunning<<56), lit(8))
-	p.may(unix.EPIPE) // the daemon has given up: on to watch, which cleans up
-	// The streams must end when the command's own copies do.
-	p.call("close streams", "close_range", lit(0), lit(2), lit(0))
-	p.call("close descriptors", "close_range", num("target", fdTarget), num("cgroup", fdCgroup), lit(0))
-	p.call("watch", "watch", p.result(signals), num("kill", fdKill), num("parent", fdParent), str(r.cgroup), p.result(child))
-	p.childOf(child)
-}
-
-// become turns the child into the command: who it is, what it may, what it has
-// left open, and then execve.
-func (p *plan) become(c *Cmd, r room) {
-	if r.namespaces&unix.CLONE_NEWCGROUP != 0 {
-		p.call("setns cgroup", "setns", num("target", fdTarget), nsFlags(unix.CLONE_NEWCGROUP))
-	}
-	if r.namespaces&unix.CLONE_NEWUSER != 0 {
+// credentials makes the process root of the container with the session's
+// capabilities, and no others.
+func (p *plan) credentials(r room) {
+	if r.hasUserns() {
 		p.call("setns user", "setns", num("target", fdTarget), nsFlags(unix.CLONE_NEWUSER))
 	}
-	p.call("setsid", "setsid")
-	if c.TTY != nil {
-		p.call("take the terminal", "ioctl", lit(0), num("TIOCSCTTY", unix.TIOCSCTTY), lit(0))
-	}
-	for _, l := range r.limits {
-		// Ours may be lower than the container's, and not ours to raise.
-		p.call("prlimit", "prlimit64", lit(0), lit(l.resource), raw(fmt.Sprintf("{%d, %d}", l.cur, l.max), l.cur, l.max), null)
-		p.may(unix.EPERM)
-	}
-	p.call("umask", "umask", num("022", 0o22))
-	for _, sig := range r.ignored {
-		p.call("reset a signal", "rt_sigaction", num(unix.SignalName(unix.Signal(sig)), uint64(sig)), raw("SIG_DFL", 0, 0, 0, 0), null, lit(8))
-	}
-
 	p.call("setgroups", "setgroups", lit(0), null)
-	if r.namespaces&unix.CLONE_NEWUSER != 0 {
+	if r.hasUserns() {
 		p.may(unix.EPERM) // /proc/PID/setgroups says "deny" in rootless containers
 	}
 	p.call("setresgid", "setresgid", lit(0), lit(0), lit(0))
@@ -220,8 +190,63 @@ func (p *plan) become(c *Cmd, r room) {
 	}
 	p.call("clear ambient capabilities", "prctl", num("PR_CAP_AMBIENT", unix.PR_CAP_AMBIENT), num("PR_CAP_AMBIENT_CLEAR_ALL", unix.PR_CAP_AMBIENT_CLEAR_ALL), lit(0), lit(0), lit(0))
 	p.call("capset", "capset", raw("VERSION_3", unix.LINUX_CAPABILITY_VERSION_3), capSet(r.caps))
+}
+
+// init forks the session's init into the container's PID namespace. The daemon
+// is its parent; the helper's first process is done.
+func (p *plan) init() {
+	child := p.call("fork init", "clone3", raw("{CLONE_PARENT|CLONE_INTO_CGROUP, cgroup}", unix.CLONE_PARENT|unix.CLONE_INTO_CGROUP, 0, 0, 0, 0, 0, 0, 0, 0, 0, fdCgroup), lit(88))
+	p.parentOf(child)
+	p.call("tell the PID", "write", num("socket", fdSocket), num(fmt.Sprintf("&#%d", child), resultAddr(child)), lit(8))
+	p.call("exit", "exit_group", lit(0))
+	p.always()
+
+	p.call("close descriptors", "close_range", lit(fdLast+1), num("~0", 0xffffffff), lit(0))
+	p.call("name the init", "prctl", num("PR_SET_NAME", unix.PR_SET_NAME), str("cartsshd"))
+	p.call("reap orphans", "prctl", num("PR_SET_CHILD_SUBREAPER", unix.PR_SET_CHILD_SUBREAPER), lit(1))
+	p.blockSignals()
+}
+
+func (p *plan) blockSignals() {
+	p.call("block signals", "rt_sigprocmask", num("SIG_SETMASK", sigSetmask), raw("~[]", ^uint64(0)), null, lit(8))
+}
+
+// fork starts the command's process, and leaves the init to reap. The init
+// waits for the child's execve (vfork), so that it can say that the command
+// runs.
+func (p *plan) fork(r room) {
+	signals := p.call("open signalfd", "signalfd4", num("-1", ^uint64(0)), raw("[CHLD]", 1<<(unix.SIGCHLD-1)), lit(8), num("SFD_CLOEXEC", unix.SFD_CLOEXEC))
+	child := p.call("fork", "clone3", raw("{CLONE_VFORK|CLONE_INTO_CGROUP, SIGCHLD, run}", unix.CLONE_VFORK|unix.CLONE_INTO_CGROUP, 0, 0, 0, uint64(unix.SIGCHLD), 0, 0, 0, 0, 0, fdRun), lit(88))
+	p.parentOf(child)
+	p.call("tell that it runs", "write", num("socket", fdSocket), raw("RUNNING", saysRunning<<56), lit(8))
+	p.may(unix.EPIPE) // the daemon has given up: on to reap, which cleans up
+	// The streams must end when the command's own copies do.
+	p.call("close streams", "close_range", lit(0), lit(2), lit(0))
+	if r.hasUserns() {
+		p.credentials(r)
+	}
+	p.call("close descriptors", "close_range", num("target", fdTarget), num("run", fdRun), lit(0))
+	p.call("reap", "reap", p.result(signals), num("kill", fdKill), p.result(child))
+	p.childOf(child)
+}
+
+// become turns the child into the command.
+func (p *plan) become(c *Cmd, r room) {
+	// Only now, as a cgroup namespace hides the session's cgroups from clone3
+	// (nsdelegate). It takes CAP_SYS_ADMIN, and is of use against it only: who
+	// does not have it sees names of the host's cgroups in /proc/self/cgroup,
+	// and can mount none.
+	if r.namespaces&unix.CLONE_NEWCGROUP != 0 && (r.hasUserns() || r.caps&(1<<unix.CAP_SYS_ADMIN) != 0) {
+		p.call("setns cgroup", "setns", num("target", fdTarget), nsFlags(unix.CLONE_NEWCGROUP))
+	}
+	if r.hasUserns() {
+		p.credentials(r)
+	}
+	p.call("setsid", "setsid")
+	if c.TTY != nil {
+		p.call("take the terminal", "ioctl", lit(0), num("TIOCSCTTY", unix.TIOCSCTTY), lit(0))
+	}
 	p.call("unblock signals", "rt_sigprocmask", num("SIG_SETMASK", sigSetmask), raw("[]", 0), null, lit(8))
-	// Only now, with the container's rights: what it cannot reach we do not reach for it.
 	if c.Dir != "" {
 		p.call("chdir", "chdir", str(c.Dir))
 	}

@@ -133,6 +133,27 @@ func TestRootInADockerContainerCannotTraceASession(t *testing.T) {
 	}
 }
 
+// Every session may trace its init, and the others': it has CAP_SYS_PTRACE.
+func TestTheInitCanDoNoMoreThanTheSession(t *testing.T) {
+	d := rig.Docker(t)
+	for _, ctr := range []rig.Container{d.Run(t, "init"), rig.Userns(t), rig.Bare(t)} {
+		out, _ := run(t, command(t, ctr.PID, `
+			who() { grep -E '^(Cap|Uid|Gid|Groups)' /proc/$1/status; }
+			test "$(who self)" = "$(who $PPID)" && echo alike
+			grep -o 'cartsshd.*' /proc/$PPID/cgroup
+			for f in /proc/$PPID/fd/*; do readlink $f; done | sort`))
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if lines[0] != "alike" || !strings.HasPrefix(lines[1], "cartsshd-") {
+			t.Errorf("the init has other credentials, or is in no cgroup of the session:\n%s", out)
+		}
+		for _, fd := range lines[2:] {
+			if fd != "/run/cgroup.kill" && fd != "anon_inode:[signalfd]" && !strings.HasPrefix(fd, "socket:") {
+				t.Errorf("the init has %s open", fd)
+			}
+		}
+	}
+}
+
 func TestAStoppedContainerEndsItsSessions(t *testing.T) {
 	d := rig.Docker(t)
 	ctr := d.Run(t, "stopped")

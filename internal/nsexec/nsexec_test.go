@@ -91,6 +91,11 @@ func run(t testing.TB, c *nsexec.Cmd) (string, nsexec.Status) {
 }
 
 func TestMain(m *testing.M) {
+	// Makes the cgroup that all sessions are in, which stays as long as we do.
+	if err := nsexec.Check(); err != nil && os.Geteuid() == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := m.Run()
 	rig.Stop()
 	os.Exit(code)

@@ -30,8 +30,11 @@ type step struct {
 	parent bool         // ... or, with this set, did not
 }
 
-// watch stands in place of a system call number: see watch in helper.c.
-const watch = ^uintptr(0)
+// In place of a system call number, at the end of a plan: see helper.c.
+const (
+	reap  = ^uintptr(0)     // -1
+	guard = ^uintptr(0) - 1 // -2
+)
 
 // An arg is a number, the result of an earlier step, or data of the plan's own
 // that the number is to point to.
@@ -76,7 +79,7 @@ var numbers = map[string]uintptr{
 	"setns": unix.SYS_SETNS, "setresgid": unix.SYS_SETRESGID, "setresuid": unix.SYS_SETRESUID, "setsid": unix.SYS_SETSID,
 	"signalfd4": unix.SYS_SIGNALFD4, "umask": unix.SYS_UMASK, "unshare": unix.SYS_UNSHARE, "write": unix.SYS_WRITE,
 
-	"watch": watch,
+	"reap": reap, "guard": guard,
 }
 
 // call appends a system call and returns its number, for result and the

@@ -117,7 +117,7 @@ func (c *Cmd) gather() (*inherited, *plan, error) {
 		return h, nil, err
 	}
 	g := h.cgroup
-	h.list = append(streams, nil, c.Target, root, c.Tools, dev, pts, g.dir, g.kill, g.parent)
+	h.list = append(streams, nil, c.Target, root, c.Tools, dev, pts, g.dir, g.run, g.kill)
 	return h, c.entry(c.terms(r)), nil
 }
 
@@ -128,7 +128,6 @@ func (c *Cmd) gather() (*inherited, *plan, error) {
 // capabilities, so it has two that Docker does not give.
 func (c *Cmd) terms(r room) room {
 	r.caps |= 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_WAKE_ALARM
-	r.cgroup = "cartsshd-" + c.ID
 	r.search = []string{tools + "/bin", tools + "/sbin"}
 	return r
 }
@@ -176,35 +175,12 @@ func (s *session) launch(p *plan, files []*os.File, id string) error {
 	if err != nil {
 		return &JoinError{Step: "execve", Err: err} // E2BIG, as from execve itself
 	}
-	exe, err := sealedHelper()
+	var pid int
+	s.socket, pid, err = runHelper("cartsshd: session "+id, files)
 	if err != nil {
 		return err
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("nsexec: socketpair: %w", err)
-	}
-	theirs := os.NewFile(uintptr(pair[1]), "helper's end")
-	defer theirs.Close()
-	_ = unix.SetNonblock(pair[0], true)
-	s.socket = os.NewFile(uintptr(pair[0]), "init")
-	files[fdSocket] = theirs
-
-	attr := &syscall.ProcAttr{Env: []string{}}
-	for _, f := range files {
-		attr.Files = append(attr.Files, uintptr(rawFD(f)))
-	}
-	// By our own number: in the child /proc/self would be the child, whose
-	// descriptors are being moved about.
-	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), rawFD(exe))
-	pid, err := syscall.ForkExec(path, []string{"cartsshd: session " + id}, attr)
-	runtime.KeepAlive(files)
-	runtime.KeepAlive(exe)
-	if err != nil {
-		s.socket.Close()
-		return &JoinError{Step: "run helper", Err: err}
-	}
-	defer reap(pid) // the first of the three processes ends by itself
+	defer reapChild(pid) // the first of the three processes ends by itself
 
 	if err = s.meet(p, blob); err == nil {
 		return nil
@@ -216,6 +192,39 @@ func (s *session) launch(p *plan, files []*os.File, id string) error {
 	}
 	s.end()
 	return err
+}
+
+// runHelper starts the helper with these descriptors, of which fdSocket is its
+// end of the returned socket.
+func runHelper(name string, files []*os.File) (socket *os.File, pid int, err error) {
+	exe, err := sealedHelper()
+	if err != nil {
+		return nil, 0, err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, 0, fmt.Errorf("nsexec: socketpair: %w", err)
+	}
+	files[fdSocket] = os.NewFile(uintptr(pair[1]), "helper's end")
+	defer files[fdSocket].Close()
+	_ = unix.SetNonblock(pair[0], true)
+	socket = os.NewFile(uintptr(pair[0]), "helper")
+
+	attr := &syscall.ProcAttr{Env: []string{}}
+	for _, f := range files {
+		attr.Files = append(attr.Files, uintptr(rawFD(f)))
+	}
+	// By our own number: in the child /proc/self would be the child, whose
+	// descriptors are being moved about.
+	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), rawFD(exe))
+	pid, err = syscall.ForkExec(path, []string{name}, attr)
+	runtime.KeepAlive(files)
+	runtime.KeepAlive(exe)
+	if err != nil {
+		socket.Close()
+		return nil, 0, &JoinError{Step: "run helper", Err: err}
+	}
+	return socket, pid, nil
 }
 
 // meet sends the plan and learns of the init, and that the command runs. The
@@ -246,11 +255,16 @@ func (s *session) meet(p *plan, blob []byte) error {
 	return failed
 }
 
-// adopt opens the init: our child, so the PID is its own until we reap it.
+// adopt opens the init. It must be our child, whose PID is its own until we
+// reap it: who says the PID may be in the hands of another session.
 func (s *session) adopt(pid int) error {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return &JoinError{Step: "pidfd_open init", Err: err}
+	}
+	if err := unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil); err != nil {
+		unix.Close(fd)
+		return &JoinError{Step: "adopt init", Err: err}
 	}
 	s.init = os.NewFile(uintptr(fd), "pidfd")
 	return nil
@@ -329,8 +343,8 @@ func waitInit(pidfd *os.File) error {
 	})
 }
 
-// reap waits for a child that is about to end.
-func reap(pid int) {
+// reapChild waits for a child of ours to end.
+func reapChild(pid int) {
 	for {
 		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
 			return

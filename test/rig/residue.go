@@ -153,7 +153,7 @@ func hostCgroups(add func(string, ...any)) {
 		if err != nil {
 			return nil
 		}
-		if strings.HasPrefix(entry.Name(), "cartsshd-") {
+		if entry.IsDir() && strings.Contains(path, "/cartsshd-") {
 			add("host cgroup %s", path)
 		}
 		return nil

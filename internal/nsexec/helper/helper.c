@@ -16,11 +16,14 @@ enum {
 	SOCKET = 3,          /* to the daemon, both ways: words of 8 bytes */
 	BASE = 0x10000000,   /* where the plan lies, so that Go can write pointers */
 	ROOM = 1 << 20,      /* for all of it */
-	WATCH = -1,          /* in place of a system call: the end of the plan */
+
+	/* In place of a system call: the end of a plan. */
+	REAP = -1,
+	GUARD = -2,
 };
 
 struct step {
-	s64 nr;              /* system call number, or WATCH */
+	s64 nr;              /* system call number, REAP or GUARD */
 	u64 arg[6];
 	u8 from[6];          /* k > 0: arg[i] is the result of step k-1 */
 	u8 when;             /* k > 0: only if the result of step k-1 ... */
@@ -36,7 +39,10 @@ struct plan {
 };
 
 #if defined(__x86_64__)
-enum { READ = 0, WRITE = 1, MMAP = 9, EXIT = 231, WAIT4 = 61, KILL = 62, UNLINKAT = 263, PPOLL = 271 };
+enum {
+	READ = 0, WRITE = 1, CLOSE = 3, LSEEK = 8, MMAP = 9, WAIT4 = 61, KILL = 62, GETDENTS64 = 217,
+	EXIT = 231, OPENAT = 257, UNLINKAT = 263, PPOLL = 271, O_DIRECTORY = 0x10000
+};
 static s64 call(s64 nr, const u64 *a)
 {
 	s64 result;
@@ -49,7 +55,10 @@ static s64 call(s64 nr, const u64 *a)
 	return result;
 }
 #elif defined(__aarch64__)
-enum { READ = 63, WRITE = 64, MMAP = 222, EXIT = 94, WAIT4 = 260, KILL = 129, UNLINKAT = 35, PPOLL = 73 };
+enum {
+	READ = 63, WRITE = 64, CLOSE = 57, LSEEK = 62, MMAP = 222, WAIT4 = 260, KILL = 129, GETDENTS64 = 61,
+	EXIT = 94, OPENAT = 56, UNLINKAT = 35, PPOLL = 73, O_DIRECTORY = 0x4000
+};
 static s64 call(s64 nr, const u64 *a)
 {
 	register u64 x8 __asm__("x8") = nr;
@@ -67,24 +76,30 @@ static s64 call(s64 nr, const u64 *a)
 
 #define CALL(nr, ...) call(nr, (u64[6]){__VA_ARGS__})
 
+enum { POLLIN = 1, WNOHANG = 1, WALL = 0x40000000, EINTR = 4, REMOVEDIR = 0x200, DT_DIR = 4 };
+
+struct pollfd { int fd; short events, revents; };
+struct dirent { u64 ino, off; unsigned short size; u8 type; char name[]; };
+
 /* The words to the daemon; the first, which a plan writes, is a bare PID. */
+enum { FAILED = 2, EXITED = 3 };
+
 static void say(u64 kind, u64 step, u64 value)
 {
 	u64 word = kind << 56 | step << 32 | (value & 0xffffffff);
 	CALL(WRITE, SOCKET, (u64)&word, sizeof word);
 }
 
-enum { FAILED = 2, EXITED = 3 };
-
 /*
  * The session's init: reaps what the session leaves behind, because the
  * container's own init may not; passes on the daemon's signals; and when the
- * daemon closes the socket, or dies, ends the session.
+ * daemon closes the socket, or dies, kills the session. Whoever is in the
+ * session may trace it, so it can do no more than the session can.
  */
-static void watch(const u64 *a)
+static void reap(const u64 *a)
 {
-	u64 signals = a[0], killer = a[1], dir = a[2], name = a[3], command = a[4];
-	struct { int fd; short events, revents; } p[2] = {{SOCKET, 1, 0}, {signals, 1, 0}};
+	u64 signals = a[0], killer = a[1], command = a[2];
+	struct pollfd p[2] = {{SOCKET, POLLIN, 0}, {signals, POLLIN, 0}};
 	u8 info[128];
 	s64 word, pid;
 	int status;
@@ -93,7 +108,7 @@ static void watch(const u64 *a)
 		CALL(PPOLL, (u64)p, 2, 0, 0, 8);
 		if (p[1].revents) {
 			CALL(READ, signals, (u64)info, sizeof info);
-			while ((pid = CALL(WAIT4, -1, (u64)&status, 1 | 0x40000000)) > 0)
+			while ((pid = CALL(WAIT4, -1, (u64)&status, WNOHANG | WALL)) > 0)
 				if (pid == (s64)command) {
 					command = 0; /* its number is the kernel's to give away */
 					say(EXITED, 0, status);
@@ -108,9 +123,50 @@ static void watch(const u64 *a)
 	}
 	CALL(WRITE, killer, (u64)"1", 1);
 	do
-		pid = CALL(WAIT4, -1, 0, 0x40000000);
-	while (pid > 0 || pid == -4);
-	CALL(UNLINKAT, dir, name, 0x200);
+		pid = CALL(WAIT4, -1, 0, WALL);
+	while (pid > 0 || pid == -EINTR);
+}
+
+/* Removes the cgroups below dir, and the one below each, that are empty. */
+static void sweep(u64 dir)
+{
+	u8 list[2048] __attribute__((aligned(8)));
+	s64 n, fd;
+
+	CALL(LSEEK, dir, 0, 0);
+	while ((n = CALL(GETDENTS64, dir, (u64)list, sizeof list)) > 0)
+		for (u8 *at = list; at < list + n; at += ((struct dirent *)at)->size) {
+			struct dirent *d = (struct dirent *)at;
+
+			if (d->type != DT_DIR || d->name[0] == '.')
+				continue;
+			fd = CALL(OPENAT, dir, (u64)d->name, O_DIRECTORY);
+			CALL(UNLINKAT, fd, (u64)"run", REMOVEDIR);
+			CALL(CLOSE, fd);
+			CALL(UNLINKAT, dir, (u64)d->name, REMOVEDIR);
+		}
+}
+
+/*
+ * The guard stays with the daemon, on the host. When the daemon is gone,
+ * however it went, the inits end their sessions; the guard removes the cgroups,
+ * and after a second ends who has not ended by then.
+ */
+static void guard(const u64 *a)
+{
+	u64 dir = a[0], killer = a[1], parent = a[2], name = a[3];
+	struct pollfd p = {SOCKET, 0, 0};
+	u64 pause[2] = {0, 20000000};
+
+	CALL(PPOLL, (u64)&p, 1, 0, 0, 8);
+	for (int i = 0; i < 500; i++) {
+		sweep(dir);
+		if (CALL(UNLINKAT, parent, name, REMOVEDIR) == 0)
+			return;
+		if (i == 50)
+			CALL(WRITE, killer, (u64)"1", 1);
+		CALL(PPOLL, 0, 0, (u64)pause, 0, 8);
+	}
 }
 
 void run(void)
@@ -137,8 +193,8 @@ void run(void)
 		for (int k = 0; k < 6; k++)
 			if (s->from[k])
 				s->arg[k] = plan->step[s->from[k] - 1].result;
-		if (s->nr == WATCH) {
-			watch(s->arg);
+		if (s->nr == REAP || s->nr == GUARD) {
+			(s->nr == REAP ? reap : guard)(s->arg);
 			CALL(EXIT, 0);
 		}
 		s->result = call(s->nr, s->arg);
