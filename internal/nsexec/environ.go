@@ -13,7 +13,9 @@ func Environ() []string {
 		"LOGNAME=root",
 		"SHELL=" + tools + "/bin/bash",
 		"TERMINFO_DIRS=" + tools + "/share/terminfo",
-		"HISTFILE=",
-		"LESSHISTFILE=-",
+		"SSL_CERT_FILE=" + tools + "/share/ca-certificates.crt",
+		"INPUTRC=" + tools + "/inputrc",
+		"HISTFILE=",      // nothing is left in the container,
+		"LESSHISTFILE=-", // not even a history
 	}
 }

@@ -71,21 +71,11 @@ func program(ask ask, pty bool, d authz.Decision) (path string, argv []string) {
 // documentation asks for it. Nothing of it is the daemon's own, and no path in
 // it leads to a file of the container, which could be anybody's.
 func (s *session) environment(who authz.Subject, target *router.Target) []string {
-	env := []string{
-		"PATH=" + tools + "/bin:" + tools + "/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=/root",
-		"USER=root",
-		"LOGNAME=root",
-		"SHELL=" + tools + "/bin/bash",
-		"TERMINFO_DIRS=" + tools + "/share/terminfo",
-		"SSL_CERT_FILE=" + tools + "/share/ca-certificates.crt",
-		"INPUTRC=" + tools + "/inputrc",
-		"HISTFILE=",      // nothing is left in the container,
-		"LESSHISTFILE=-", // not even a history
-		"CARTSSHD_PERSON=" + audit.Printable(who.Person),
-		"CARTSSHD_TARGET=" + label(target),
-		"CARTSSHD_SESSION=" + s.record.ID(),
-	}
+	env := append(nsexec.Environ(),
+		"CARTSSHD_PERSON="+audit.Printable(who.Person),
+		"CARTSSHD_TARGET="+label(target),
+		"CARTSSHD_SESSION="+s.record.ID(),
+	)
 	if s.pty != nil {
 		env = append(env, "TERM="+s.pty.term)
 	}
