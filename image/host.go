@@ -22,11 +22,8 @@ func hostSource(a arch) (*source, error) {
 // hostLibraries are the directories in which ld.so looks: those of
 // /etc/ld.so.conf, then those it was built with.
 func hostLibraries(a arch) []string {
-	dirs := ldConf("/etc/ld.so.conf", 0)
-	for _, dir := range []string{"/lib/" + a.multiarch, "/usr/lib/" + a.multiarch, "/lib64", "/usr/lib64", "/lib", "/usr/lib"} {
-		dirs = append(dirs, dir)
-	}
-	return dirs
+	return append(ldConf("/etc/ld.so.conf", 0),
+		"/lib/"+a.multiarch, "/usr/lib/"+a.multiarch, "/lib64", "/usr/lib64", "/lib", "/usr/lib")
 }
 
 // ldConf reads a file of ldconfig(8) and what it includes.

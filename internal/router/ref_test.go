@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestParseRefReadsEverySpelling(t *testing.T) {
@@ -39,7 +40,7 @@ func TestBadNamesAreOneClearSentence(t *testing.T) {
 			t.Errorf("%q: got %+v, %v", login, ref, err)
 			continue
 		}
-		if len(err.Error()) > 400 || strings.ContainsAny(err.Error(), "\n\x00\x1b\xff") {
+		if len(err.Error()) > 400 || strings.ContainsAny(err.Error(), "\n\x00\x1b") || !utf8.ValidString(err.Error()) {
 			t.Errorf("not fit for a log: %q", err)
 		}
 	}
