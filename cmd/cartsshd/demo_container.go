@@ -29,7 +29,7 @@ func startDemoContainer() (*exec.Cmd, error) {
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
-		Setpgid:    true, // Ctrl-C is for us
+		Setsid:     true, // our terminal is not the container's, and Ctrl-C is for us
 	}
 	err = cmd.Start()
 	theirs.Close()

@@ -31,6 +31,9 @@ type enterCmd struct {
 // and the number of the signal that ended it. 125 is ours, 126 and 127 are for
 // a command that could not be run, or is not there.
 func (c enterCmd) Run(ctx context.Context) error {
+	if len(c.Cmd) > 0 && c.Cmd[0] == "--" {
+		c.Cmd = c.Cmd[1:] // kong leaves it in front of what it passes through
+	}
 	cmd, done, err := c.prepare(ctx)
 	if err != nil {
 		return failed(125, err)

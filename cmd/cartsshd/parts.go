@@ -45,7 +45,7 @@ func hostKey(path string) (gossh.Signer, error) {
 		return nil, fmt.Errorf("host key: %s: has a passphrase, and nobody to type it: ssh-keygen -p -N \"\" -f %s", path, path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("host key: %s: is not a private key: %w", path, err)
+		return nil, fmt.Errorf("host key: %s: is not a private key: %w (make one elsewhere with: ssh-keygen -t ed25519 -N \"\")", path, err)
 	}
 	return signer, nil
 }

@@ -117,6 +117,7 @@ func (r room) hasUserns() bool { return r.namespaces&unix.CLONE_NEWUSER != 0 }
 // prepare takes what was inherited from the daemon away, or puts it right.
 func (p *plan) prepare(r room) {
 	p.call("hide from tracers", "prctl", num("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE), lit(0))
+	p.call("leave the daemon's terminal", "setsid")
 	if r.oomAdjust {
 		f := p.call("open oom_score_adj", "openat", atCwd, str("/proc/self/oom_score_adj"), num("O_WRONLY", unix.O_WRONLY))
 		p.call("reset oom_score_adj", "write", p.result(f), str("0"), lit(1))

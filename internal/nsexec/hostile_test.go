@@ -141,6 +141,7 @@ func TestTheInitCanDoNoMoreThanTheSession(t *testing.T) {
 			who() { grep -E '^(Cap|Uid|Gid|Groups)' /proc/$1/status; }
 			test "$(who self)" = "$(who $PPID)" && echo alike
 			grep -o 'cartsshd.*' /proc/$PPID/cgroup
+			set -- $(cat /proc/$PPID/stat); while [ "$1" != S ]; do shift; done; test $5 = 0 || echo terminal $5
 			for f in /proc/$PPID/fd/*; do readlink $f; done | sort`))
 		lines := strings.Split(strings.TrimSpace(out), "\n")
 		if lines[0] != "alike" || !strings.HasPrefix(lines[1], "cartsshd-") {
