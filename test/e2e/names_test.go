@@ -1,0 +1,61 @@
+package e2e_test
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cartsshd/cartsshd/internal/audit"
+	"github.com/cartsshd/cartsshd/test/rig"
+)
+
+func TestEveryNameOfAContainerLeadsIntoIt(t *testing.T) {
+	d := rig.Docker(t)
+	c := d.Run(t, "web-1", "--hostname", "inside-web-1")
+	h := serving(t, d)
+	sleeper := processIn(t, d, c)
+	for _, login := range []string{
+		"web-1", c.ID[:8], c.ID,
+		"docker:web-1", "docker:" + c.ID[:8],
+		fmt.Sprintf("pid:%d", c.PID), fmt.Sprintf("pid:%d", sleeper),
+	} {
+		h.run(t, "alice", login, "hostname").is(t, result{stdout: "inside-web-1\n"})
+		r := h.last(t, audit.SessionOpen)
+		want := audit.Target{Runtime: "docker", ID: c.ID, Name: "web-1", Image: rig.Busybox, PID: c.PID}
+		if r.Login != login || *r.Target != want {
+			t.Errorf("%s: recorded as %s to %+v, want %+v", login, r.Login, *r.Target, want)
+		}
+	}
+}
+
+// processIn starts one more process in a container and returns the host's
+// number for it.
+func processIn(t *testing.T, d *rig.Dockerd, c rig.Container) int {
+	t.Helper()
+	d.CLI(t, "exec", "--detach", c.Name, "/bin/busybox", "sleep", "987654")
+	var pid int
+	eventually(t, "a process in the container", func() bool {
+		for line := range strings.Lines(d.CLI(t, "top", c.Name, "-o", "pid,args")) {
+			if strings.Contains(line, "987654") {
+				pid, _ = strconv.Atoi(strings.Fields(line)[0])
+			}
+		}
+		return pid != 0
+	})
+	return pid
+}
+
+func TestAContainerWithoutARuntimeIsEnteredByPID(t *testing.T) {
+	c := rig.Bare(t)
+	h := serving(t, nil)
+	h.run(t, "alice", fmt.Sprintf("pid:%d", c.PID), "ls /bin && tcpdump --version 2>&1 | head -1 | cut -c-7").
+		is(t, result{stdout: "busybox\ntcpdump\n"})
+}
+
+func TestInAUserNamespaceTheSessionIsRootAndOwnsTheTools(t *testing.T) {
+	c := rig.Userns(t)
+	h := serving(t, nil)
+	h.run(t, "alice", fmt.Sprintf("pid:%d", c.PID), "id -u; stat -c %u:%g /dev/crashcart/bin/bash; cat /proc/self/uid_map | tr -s ' '").
+		is(t, result{stdout: fmt.Sprintf("0\n0:0\n 0 %d 65536\n", rig.SubID)})
+}
