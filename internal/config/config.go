@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -102,6 +103,9 @@ var known = authz.Known{
 // and has one line for each: "config.yaml:12:3: …".
 func Load(path string) (*Config, error) {
 	data, err := read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("config: %w (write one after the sample, config.yaml, or name another: --config FILE)", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}

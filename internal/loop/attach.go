@@ -78,7 +78,7 @@ func fsmount(fstype, device string) (*os.File, error) {
 		func() error { return unix.FsconfigCreate(fd) },
 	} {
 		if err := step(); err != nil {
-			return nil, fmt.Errorf("is not a usable %s: %w%s", fstype, err, complaints(fd))
+			return nil, fmt.Errorf("is not a usable %s: %w%s: %s", fstype, err, complaints(fd), makeOne)
 		}
 	}
 	mount, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
