@@ -390,8 +390,10 @@ func (s *session) tell(words string) {
 		fmt.Fprintf(s.ch.Stderr(), "%s\n", words)
 		return
 	}
-	// A client with a terminal has it in raw mode.
-	fmt.Fprintf(s.screen(), "%s\r\n", words)
+	words += "\r\n" // a client with a terminal has it in raw mode
+	if _, err := io.WriteString(s.screen(), words); errors.Is(err, audit.ErrUnrecorded) {
+		io.WriteString(s.ch, words) // ours, and the last: why nothing more is shown
+	}
 }
 
 // screen is where the output of a terminal goes: by way of its recording.
