@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cartsshd/cartsshd/internal/config"
-	"github.com/cartsshd/cartsshd/internal/loop"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/internal/router"
 )
@@ -79,7 +78,7 @@ func (r *report) verdict() error {
 
 // imageIsReadOnly attaches the image and tries to write to it.
 func imageIsReadOnly(path string) error {
-	image, err := loop.Open(path)
+	image, err := openTools(path)
 	if err != nil {
 		return err
 	}

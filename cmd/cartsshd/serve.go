@@ -74,7 +74,7 @@ func newDaemon(cfg *config.Config, logger *slog.Logger) (*daemon, error) {
 	if d.key, err = hostKey(cfg.HostKey); err != nil {
 		return nil, err
 	}
-	if d.image, err = loop.Open(cfg.Image.Path); err != nil {
+	if d.image, err = openTools(cfg.Image.Path); err != nil {
 		return nil, err
 	}
 	if d.record, err = audit.Open(cfg.Record.Dir); err != nil {

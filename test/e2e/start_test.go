@@ -32,6 +32,12 @@ func TestWhatIsWrongAtStartIsOneClearLine(t *testing.T) {
 			h.write(t, "bad.img", string(text))
 			h.image(t, "DIR/bad.img")
 		}, `build one with "make image"`},
+		{"an image that is corrupt within", func(t *testing.T, h *host) {
+			text, _ := os.ReadFile(toolsImage(t))
+			clear(text[4096 : len(text)*9/10]) // the files; their names are at the end
+			h.write(t, "bad.img", string(text))
+			h.image(t, "DIR/bad.img")
+		}, `DIR/bad.img: read bin/bash: input/output error: build one with "make image"`},
 		{"an image that is something else", func(t *testing.T, h *host) { h.image(t, "DIR/config.yaml") }, `DIR/config.yaml: is not a tools image (squashfs, erofs or ext4): build one with "make image"`},
 		{"a truncated image", func(t *testing.T, h *host) {
 			text, _ := os.ReadFile(toolsImage(t))
