@@ -55,7 +55,7 @@ func (b *bench) startOurs() error {
 	if err := b.launch(shell, exec.Command(program, "serve", "--config", b.config())); err != nil {
 		return err
 	}
-	exact.proc, exact.cpu = shell.proc, shell.cpu
+	exact.proc, exact.cpu, exact.rest = shell.proc, shell.cpu, shell.rest
 	b.ours, b.exact = shell, &exact
 	return exact.answers()
 }

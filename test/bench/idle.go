@@ -41,14 +41,15 @@ type weight struct{ each, own, threads, left float64 }
 // without a terminal; then all of them vanish.
 func (b *bench) weigh(s *server, n int) (w weight, err error) {
 	defer func() { err = firstError(err, killAll(func() []int { return inside(b.patient.PID) })) }()
-	empty := pssKiB(descendants(s.proc.pid))
+	resting := s.processes()
+	empty := pssKiB(resting)
 	shells, err := s.gather(n, true, prompts)
 	if err != nil {
 		return w, err
 	}
 	defer shells.vanish()
-	w.each = (pssKiB(descendants(s.proc.pid)) - empty) / float64(n)
-	w.own = pssKiB([]int{s.proc.pid}) / float64(n)
+	w.each = (pssKiB(s.processes()) - empty) / float64(n)
+	w.own = pssKiB(resting) / float64(n)
 	w.threads = threads(s.proc.pid)
 	sleepers, err := s.gather(n/10, false, stays)
 	if err != nil {
@@ -57,14 +58,14 @@ func (b *bench) weigh(s *server, n int) (w weight, err error) {
 	shells.vanish()
 	sleepers.vanish()
 	time.Sleep(3 * time.Second) // the goal says so
-	w.left = float64(len(descendants(s.proc.pid)) - 1 + len(b.strays(s)))
+	w.left = float64(len(s.processes()) - s.rest + len(b.strays(s)))
 	return w, nil
 }
 
 // strays are processes in the container that are not the server's any more.
 func (b *bench) strays(s *server) (pids []int) {
 	counted := map[int]bool{}
-	for _, pid := range descendants(s.proc.pid) {
+	for _, pid := range s.processes() {
 		counted[pid] = true
 	}
 	for _, pid := range inside(b.patient.PID) {
@@ -84,7 +85,7 @@ func measureThousand(b *bench) error {
 		return err
 	}
 	row := Row{Unit: "KiB", Samples: n, Measure: "server's own memory (PSS) per session at 1,000",
-		Note: "the whole daemon's, divided by the sessions"}
+		Note: "of the processes that it has at rest, divided by the sessions"}
 	b.report.absolute(row, w.own, oursAtMost(160))
 	b.report.absolute(Row{Samples: n, Measure: "threads at 1,000 idle sessions"}, w.threads, oursAtMost(40))
 	b.report.absolute(Row{Samples: n, Measure: "processes left 3 s after 1,100 clients vanish"}, w.left, oursAtMost(0))

@@ -27,6 +27,7 @@ type server struct {
 	known string        // known_hosts file with it
 	proc  *process
 	cpu   cpuMeter
+	rest  int // processes it has when nobody is there, the server itself included
 }
 
 // key is an ed25519 key in a file, as OpenSSH reads it.
@@ -55,6 +56,29 @@ func newKey(dir, name string) (key, error) {
 // line is the public half as a line of authorized_keys.
 func (k key) line() string {
 	return string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(k.signer.PublicKey())))
+}
+
+// processes are the server's own and all that descend from it.
+func (s *server) processes() []int { return descendants(s.proc.pid) }
+
+// settle finds out how many processes the server has at rest: it waits until
+// what served its first client is gone.
+func (s *server) settle() {
+	for steady := 0; steady < 20; time.Sleep(10 * time.Millisecond) {
+		n := len(s.processes())
+		if n != s.rest {
+			s.rest, steady = n, 0
+		}
+		steady++
+	}
+}
+
+// alone tells whether nothing is there that served a client.
+func (s *server) alone() error {
+	if n := len(s.processes()) - s.rest; n > 0 {
+		return fmt.Errorf("bench: %s still has %d processes", s.name, n)
+	}
+	return nil
 }
 
 // client returns OpenSSH's client, ready to run command on the server. It

@@ -144,6 +144,7 @@ func (b *bench) launch(s *server, cmd *exec.Cmd) error {
 	s.proc, s.cpu = p, cpuMeter{cgroup}
 	err = eventually(s.answers)
 	if err == nil && p.running() {
+		s.settle()
 		return nil
 	}
 	b.tellLogs()

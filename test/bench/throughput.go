@@ -185,11 +185,3 @@ func (s *server) settledCPU() (float64, error) {
 	}
 	return s.cpu.seconds()
 }
-
-// alone tells whether the server has no children.
-func (s *server) alone() error {
-	if n := len(descendants(s.proc.pid)) - 1; n > 0 {
-		return fmt.Errorf("bench: %s still has %d processes", s.name, n)
-	}
-	return nil
-}
