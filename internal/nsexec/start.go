@@ -35,6 +35,7 @@ type session struct {
 	cgroup *cgroup
 	socket *os.File // to the init; closing it ends the session
 	init   *os.File // pidfd
+	early  uint64   // that the command has exited, if it has before we knew its init
 
 	once   sync.Once
 	result error // of the end
@@ -245,6 +246,8 @@ func (s *session) meet(p *plan, blob []byte) error {
 			running = true
 		case saysFailed:
 			failed = p.failure(word)
+		case saysExited:
+			s.early = word
 		default:
 			if err := s.adopt(int(word)); err != nil {
 				return err
@@ -289,20 +292,18 @@ func (p *plan) failure(word uint64) error {
 }
 
 func (s *session) wait() (Status, error) {
-	for {
-		word, err := s.word()
-		if err != nil {
+	word := s.early
+	for word>>56 != saysExited {
+		var err error
+		if word, err = s.word(); err != nil {
 			return Status{}, ErrLost
 		}
-		if word>>56 != saysExited {
-			continue
-		}
-		w := syscall.WaitStatus(word & 0xffffffff)
-		if w.Signaled() {
-			return Status{Code: 128 + int(w.Signal()), Signal: w.Signal(), Core: w.CoreDump()}, nil
-		}
-		return Status{Code: w.ExitStatus()}, nil
 	}
+	w := syscall.WaitStatus(word & 0xffffffff)
+	if w.Signaled() {
+		return Status{Code: 128 + int(w.Signal()), Signal: w.Signal(), Core: w.CoreDump()}, nil
+	}
+	return Status{Code: w.ExitStatus()}, nil
 }
 
 func (s *session) signal(sig unix.Signal) error {
