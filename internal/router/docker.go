@@ -5,22 +5,46 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
-// Docker is a Docker engine behind a Unix socket. It is asked two questions
-// only, which need no client library. A request without a version in its path
-// is answered in the engine's own.
-type Docker struct{ engine *socket }
+// Docker is a Docker engine behind a Unix socket. It speaks plain HTTP: two
+// questions need no client library. Without a version in its path a request is
+// answered in the engine's own.
+type Docker struct {
+	socket string
+	client *http.Client
+}
 
-// maxAmbiguous is how many containers of one ID prefix are looked at.
-const maxAmbiguous = 8
+// Limits of what an engine may answer.
+const (
+	maxAnswer    = 8 << 20 // bytes
+	maxAmbiguous = 8       // containers of one ID prefix that are looked at
+)
 
 // NewDocker returns the engine that listens on the Unix socket at path. It
 // need not be up yet.
-func NewDocker(path string) *Docker { return &Docker{newSocket(path)} }
+func NewDocker(path string) *Docker {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
+	return &Docker{socket: path, client: &http.Client{
+		Transport: &http.Transport{
+			DialContext:            dial,
+			MaxIdleConnsPerHost:    16,
+			IdleConnTimeout:        time.Minute,
+			MaxResponseHeaderBytes: 64 << 10,
+			DisableCompression:     true,
+		},
+		// An engine has nowhere else to send us to.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
 
 // Name is that of the runtime in a login.
 func (d *Docker) Name() string { return "docker" }
@@ -126,19 +150,31 @@ func (in *inspection) closed() string {
 
 // get asks the engine one thing.
 func (d *Docker) get(ctx context.Context, path string, answer any) error {
-	status, body, err := d.engine.get(ctx, path)
-	switch {
-	case err != nil:
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker"+path, nil)
+	if err != nil {
 		return err
-	case status == http.StatusNotFound:
+	}
+	response, err := d.client.Do(request)
+	if err != nil {
+		return errors.Unwrap(err) // of the URL, which is not one that anybody knows
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.socket, err)
+	}
+	switch {
+	case len(body) > maxAnswer:
+		return fmt.Errorf("%s: answers with more than %d bytes", d.socket, maxAnswer)
+	case response.StatusCode == http.StatusNotFound:
 		return errNoContainer
-	case status == http.StatusBadRequest:
+	case response.StatusCode == http.StatusBadRequest:
 		return errAmbiguousPrefix
-	case status != http.StatusOK:
-		return fmt.Errorf("%s: status %d: %s", d.engine.path, status, quote(string(body)))
+	case response.StatusCode != http.StatusOK:
+		return fmt.Errorf("%s: %s", d.socket, quote(response.Status+" "+string(body)))
 	}
 	if err := json.Unmarshal(body, answer); err != nil {
-		return fmt.Errorf("%s: %w", d.engine.path, err)
+		return fmt.Errorf("%s: %w", d.socket, err)
 	}
 	return nil
 }

@@ -162,37 +162,6 @@ func TestAPausedContainerIsClosed(t *testing.T) {
 	}
 }
 
-func TestAnEngineThatRestartsIsAskedAgain(t *testing.T) {
-	docker := engine(t, func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, inspected(fullID("aaaa"), "/web-1", 4711))
-	})
-	for range 3 {
-		if found, err := docker.Find(t.Context(), "web-1"); err != nil || len(found) != 1 {
-			t.Errorf("got %+v, %v", found, err)
-		}
-		kept := <-docker.engine.idle
-		kept.conn.Close() // as a server that has gone would
-		docker.engine.idle <- kept
-	}
-}
-
-func TestALineWithLeftoversIsNotUsedAgain(t *testing.T) {
-	body := inspected(fullID("aaaa"), "/web-1", 4711)
-	docker := engine(t, func(w http.ResponseWriter, r *http.Request) {
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%sHTTP/1.1 404 Not Found\r\n\r\n", len(body), body)
-	})
-	for range 3 {
-		if found, err := docker.Find(t.Context(), "web-1"); err != nil || len(found) != 1 {
-			t.Errorf("got %+v, %v", found, err)
-		}
-	}
-}
-
 func TestManySessionsAskAtOnce(t *testing.T) {
 	docker := engine(t, says("%s", inspected(fullID("aaaa"), "/web-1", 4711)))
 	var all sync.WaitGroup
