@@ -74,6 +74,10 @@ func paths(a arch) []edit {
 		whole("/usr/share/terminfo", Root+"/term"),
 		blank("/etc/terminfo"), blank("%s/.terminfo"),
 
+		// The shell of system(3) and popen(3): the session's /dev has a link to
+		// the image's.
+		whole("/bin/sh", "/dev/sh"),
+
 		// Start-up files of shells, pagers and editors.
 		whole("/etc/bash.bashrc", Root+"/r"),
 		blank("/etc/profile"), blank("~/.profile"), blank("~/.bash_profile"), blank("~/.bash_login"),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -56,6 +57,10 @@ func (g *cgroup) open() error {
 	if err := attachDeviceFilter(rawFD(g.dir)); err != nil {
 		return err
 	}
+	// One below it, "run", and no others that we would not know of.
+	if err := writeTo(rawFD(g.dir), "cgroup.max.descendants", "1"); err != nil {
+		return err
+	}
 	if err := unix.Mkdirat(rawFD(g.dir), "run", 0o755); err != nil {
 		return &JoinError{Step: "make cgroup run", Err: err}
 	}
@@ -74,6 +79,18 @@ func openDir(at int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+func writeTo(at int, name, value string) error {
+	fd, err := unix.Openat(at, name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &JoinError{Step: "open " + name, Err: err}
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(value)); err != nil {
+		return &JoinError{Step: "write " + name, Err: err}
+	}
+	return nil
+}
+
 func openKill(at int) (*os.File, error) {
 	fd, err := unix.Openat(at, "cgroup.kill", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -83,11 +100,19 @@ func openKill(at int) (*os.File, error) {
 }
 
 // killAll ends every process of the session at once, its init too.
-func (g *cgroup) killAll() {
-	if kill, err := openKill(rawFD(g.dir)); err == nil {
-		_, _ = kill.Write([]byte("1"))
-		kill.Close()
+func (g *cgroup) killAll() { _ = writeTo(rawFD(g.dir), "cgroup.kill", "1") }
+
+// has fails unless the process is in the cgroup, and not in the one below. A
+// process that has ended already is in the last one that it was in.
+func (g *cgroup) has(pid int) error {
+	line, err := unifiedCgroup(strconv.Itoa(pid))
+	if err != nil {
+		return err
 	}
+	if !strings.HasSuffix(line, "/"+filepath.Base(g.tree.dir.Name())+"/"+g.name) {
+		return fmt.Errorf("process %d is in cgroup %s", pid, line)
+	}
+	return nil
 }
 
 // close takes the cgroup away, once it is empty.
@@ -188,17 +213,26 @@ var ownCgroup = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b, err := os.ReadFile("/proc/self/cgroup")
+	path, err := unifiedCgroup("self")
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(mount, path), nil
+})
+
+// unifiedCgroup is a process's place in the cgroup v2 tree.
+func unifiedCgroup(pid string) (string, error) {
+	b, err := os.ReadFile("/proc/" + pid + "/cgroup")
 	if err != nil {
 		return "", err
 	}
 	for line := range strings.Lines(string(b)) {
-		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			return filepath.Join(mount, path), nil
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.TrimSuffix(path, "\n"), nil
 		}
 	}
-	return "", errors.New("nsexec: /proc/self/cgroup names no cgroup v2")
-})
+	return "", fmt.Errorf("nsexec: /proc/%s/cgroup names no cgroup v2", pid)
+}
 
 func cgroup2Mount() (string, error) {
 	f, err := os.Open("/proc/self/mountinfo")

@@ -19,6 +19,7 @@ var (
 	devLinks = map[string]string{
 		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
 		"ptmx": "pts/ptmx",
+		"sh":   "crashcart/bin/sh", // as short as /bin/sh, in whose place the tools have it
 	}
 	devDirs = []string{"crashcart", "pts", "shm", "mqueue"}
 )

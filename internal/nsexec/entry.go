@@ -93,8 +93,8 @@ var (
 // other namespaces have mounted on a directory). The second is the session's
 // init. The third becomes the command.
 //
-// The second and third are in the container's PID namespace, where other
-// sessions see them, and a session may trace (CAP_SYS_PTRACE). So they must not
+// The second and third are in the container's PID namespace, where the
+// container and other sessions see them, and some may trace. So they must not
 // have more than a session has, not for a moment, neither capabilities nor
 // descriptors. In a user namespace of the container's own they may, until they
 // join it: from inside, nobody traces a process that is outside.
@@ -116,6 +116,8 @@ func (r room) hasUserns() bool { return r.namespaces&unix.CLONE_NEWUSER != 0 }
 
 // prepare takes what was inherited from the daemon away, or puts it right.
 func (p *plan) prepare(r room) {
+	// The daemon may have been started with descriptors that outlive execve.
+	p.closeRest()
 	p.call("hide from tracers", "prctl", num("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE), lit(0))
 	p.call("leave the daemon's terminal", "setsid")
 	if r.oomAdjust {
@@ -170,6 +172,10 @@ func (p *plan) mount() {
 	}
 
 	p.call("chdir to the root", "chdir", str("/"))
+
+	// Mounted or done with, and not for the init.
+	p.call("close mounts", "close_range", num("root", fdRoot), num("pts", fdPts), lit(0))
+	p.closeRest()
 }
 
 // credentials makes the process root of the container with the session's
@@ -193,6 +199,11 @@ func (p *plan) credentials(r room) {
 	p.call("capset", "capset", raw("VERSION_3", unix.LINUX_CAPABILITY_VERSION_3), capSet(r.caps))
 }
 
+// closeRest closes what is no descriptor of the list above.
+func (p *plan) closeRest() {
+	p.call("close descriptors", "close_range", lit(fdLast+1), num("~0", 0xffffffff), lit(0))
+}
+
 // init forks the session's init into the container's PID namespace. The daemon
 // is its parent; the helper's first process is done.
 func (p *plan) init() {
@@ -202,7 +213,6 @@ func (p *plan) init() {
 	p.call("exit", "exit_group", lit(0))
 	p.always()
 
-	p.call("close descriptors", "close_range", lit(fdLast+1), num("~0", 0xffffffff), lit(0))
 	p.call("name the init", "prctl", num("PR_SET_NAME", unix.PR_SET_NAME), str("cartsshd"))
 	p.call("reap orphans", "prctl", num("PR_SET_CHILD_SUBREAPER", unix.PR_SET_CHILD_SUBREAPER), lit(1))
 	p.blockSignals()
@@ -252,6 +262,8 @@ func (p *plan) become(c *Cmd, r room) {
 		p.call("chdir", "chdir", str(c.Dir))
 	}
 	p.call("close descriptors", "close_range", lit(3), num("~0", 0xffffffff), num("CLOSE_RANGE_CLOEXEC", unix.CLOSE_RANGE_CLOEXEC))
+	p.call("no new privileges", "prctl", num("PR_SET_NO_NEW_PRIVS", unix.PR_SET_NO_NEW_PRIVS), lit(1), lit(0), lit(0), lit(0))
+	p.call("seccomp", "prctl", num("PR_SET_SECCOMP", unix.PR_SET_SECCOMP), num("SECCOMP_MODE_FILTER", unix.SECCOMP_MODE_FILTER), program(seccompFilter()))
 	files := c.candidates(r.search)
 	for i, file := range files {
 		p.call("execve", "execve", str(file), strs(c.Args), strs(c.Env))

@@ -8,7 +8,7 @@ const tools = "/dev/crashcart"
 func Environ() []string {
 	return []string{
 		"PATH=" + tools + "/bin:" + tools + "/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=/root",
+		"HOME=" + tools, // has no files of the container: .curlrc, .lesskey, .vimrc
 		"USER=root",
 		"LOGNAME=root",
 		"SHELL=" + tools + "/bin/bash",

@@ -133,7 +133,8 @@ func TestRootInADockerContainerCannotTraceASession(t *testing.T) {
 	}
 }
 
-// Every session may trace its init, and the others': it has CAP_SYS_PTRACE.
+// A session's init is seen by the container and by other sessions, of which some
+// may trace.
 func TestTheInitCanDoNoMoreThanTheSession(t *testing.T) {
 	d := rig.Docker(t)
 	for _, ctr := range []rig.Container{d.Run(t, "init"), rig.Userns(t), rig.Bare(t)} {
@@ -141,7 +142,7 @@ func TestTheInitCanDoNoMoreThanTheSession(t *testing.T) {
 			who() { grep -E '^(Cap|Uid|Gid|Groups)' /proc/$1/status; }
 			test "$(who self)" = "$(who $PPID)" && echo alike
 			grep -o 'cartsshd.*' /proc/$PPID/cgroup
-			set -- $(cat /proc/$PPID/stat); while [ "$1" != S ]; do shift; done; test $5 = 0 || echo terminal $5
+			set -- $(sed 's/.*) //' /proc/$PPID/stat); test $5 = 0 || echo terminal $5
 			for f in /proc/$PPID/fd/*; do readlink $f; done | sort`))
 		lines := strings.Split(strings.TrimSpace(out), "\n")
 		if lines[0] != "alike" || !strings.HasPrefix(lines[1], "cartsshd-") {
@@ -152,6 +153,26 @@ func TestTheInitCanDoNoMoreThanTheSession(t *testing.T) {
 				t.Errorf("the init has %s open", fd)
 			}
 		}
+	}
+}
+
+// What a session could do and the container could not, with Docker's default
+// capabilities and its seccomp filter.
+func TestASessionHasNotMoreOfTheHostThanTheContainer(t *testing.T) {
+	d := rig.Docker(t)
+	ctr := d.Run(t, "confined")
+	out, _ := run(t, command(t, ctr.PID, `
+		echo $(grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status)
+		unshare -U true; unshare -Um true; unshare -r true
+		mkdir /tmp/m 2>/dev/null; mount -t tmpfs x /tmp/m 2>&1 | grep -o 'permission denied'
+		true & wait; echo ran`))
+	want := fmt.Sprintf("CapEff: %016x NoNewPrivs: 1 Seccomp: 2\n", 0xa80425fb|1<<unix.CAP_WAKE_ALARM) +
+		strings.Repeat("unshare: unshare(0x10000000): Operation not permitted\n", 1) +
+		"unshare: unshare(0x10020000): Operation not permitted\n" +
+		"unshare: unshare(0x10000000): Operation not permitted\n" +
+		"permission denied\nran\n"
+	if out != want {
+		t.Errorf("got\n%s\nwant\n%s", out, want)
 	}
 }
 

@@ -26,7 +26,7 @@ func tools(t testing.TB) *os.File {
 	box, err := os.ReadFile(need.Tool(t, "busybox", "busybox-static"))
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, "bin/busybox"), box, 0o755))
-	for _, name := range []string{"sh", "cat", "ls", "sleep", "true", "tty", "id", "kill", "ps", "stty", "dd", "mknod", "touch", "mount"} {
+	for _, name := range []string{"sh", "cat", "ls", "sleep", "true", "tty", "id", "kill", "ps", "stty", "dd", "mknod", "touch", "mount", "unshare", "sed"} {
 		must(t, os.Symlink("busybox", filepath.Join(dir, "bin", name)))
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "bin/text"), []byte("not a program"), 0o644))

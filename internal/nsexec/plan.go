@@ -39,11 +39,12 @@ const (
 // An arg is a number, the result of an earlier step, or data of the plan's own
 // that the number is to point to.
 type arg struct {
-	text string // as printed
-	num  uint64
-	from int // k > 0: the result of step k-1
-	data []byte
-	ptrs [][]byte // NUL-terminated strings: the argument points to pointers to them
+	text  string // as printed
+	num   uint64
+	from  int // k > 0: the result of step k-1
+	data  []byte
+	count uint64   // not 0: the argument points to {count, pointer to data}
+	ptrs  [][]byte // NUL-terminated strings: the argument points to pointers to them
 }
 
 func num(text string, n uint64) arg { return arg{text: text, num: n} }
@@ -171,6 +172,9 @@ func (p *plan) encode() ([]byte, error) {
 				a := s.args[k]
 				v, from[k] = a.num, byte(a.from)
 				switch {
+				case a.count > 0:
+					pair := binary.NativeEndian.AppendUint64(nil, a.count)
+					v = put(binary.NativeEndian.AppendUint64(pair, put(a.data)))
 				case a.data != nil:
 					v = put(a.data)
 				case a.ptrs != nil:

@@ -126,9 +126,14 @@ func (c *Cmd) gather() (*inherited, *plan, error) {
 //
 // A session with exactly the container's capabilities could be traced, and its
 // terminal forged, by root in the container; access needs a superset of the
-// capabilities, so it has two that Docker does not give.
+// capabilities, so it has one that Docker does not give.
+//
+// CAP_SYS_PTRACE is not among them. It would let the session trace whatever it
+// sees, such as runc on its way in for a docker exec or a health check, with all
+// of the host's capabilities still in hand. The container's own processes can be
+// traced without it, having no capability that the session has not.
 func (c *Cmd) terms(r room) room {
-	r.caps |= 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_WAKE_ALARM
+	r.caps |= 1 << unix.CAP_WAKE_ALARM
 	r.search = []string{tools + "/bin", tools + "/sbin"}
 	return r
 }
@@ -249,6 +254,9 @@ func (s *session) meet(p *plan, blob []byte) error {
 		case saysExited:
 			s.early = word
 		default:
+			if s.init != nil {
+				return &JoinError{Step: "adopt init", Err: errors.New("told two PIDs")}
+			}
 			if err := s.adopt(int(word)); err != nil {
 				return err
 			}
@@ -259,13 +267,18 @@ func (s *session) meet(p *plan, blob []byte) error {
 }
 
 // adopt opens the init. It must be our child, whose PID is its own until we
-// reap it: who says the PID may be in the hands of another session.
+// reap it, and in this session's cgroup: who says the PID may be in the hands of
+// somebody in the container.
 func (s *session) adopt(pid int) error {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return &JoinError{Step: "pidfd_open init", Err: err}
 	}
 	if err := unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil); err != nil {
+		unix.Close(fd)
+		return &JoinError{Step: "adopt init", Err: err}
+	}
+	if err := s.cgroup.has(pid); err != nil {
 		unix.Close(fd)
 		return &JoinError{Step: "adopt init", Err: err}
 	}
