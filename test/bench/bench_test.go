@@ -97,3 +97,16 @@ func TestNoProcessIsInsideOfWhatIsNoContainer(t *testing.T) {
 		t.Errorf("processes %v are called those of a container that is gone", got)
 	}
 }
+
+func TestACgroupIsRemovedWithThoseBelowIt(t *testing.T) {
+	top := filepath.Join(t.TempDir(), "top")
+	if err := os.MkdirAll(filepath.Join(top, "session", "run"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := removeTree(top); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(top); !os.IsNotExist(err) {
+		t.Errorf("%s is still there", top)
+	}
+}

@@ -93,9 +93,15 @@ func (p *process) running() bool {
 // removeTree removes a cgroup and those below it, which hold files that
 // cannot be removed.
 func removeTree(dir string) error {
-	below, _ := filepath.Glob(dir + "/*/")
-	for _, sub := range below {
-		if err := removeTree(sub); err != nil {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		if err := removeTree(filepath.Join(dir, entry.Name())); err != nil {
 			return err
 		}
 	}
