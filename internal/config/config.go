@@ -75,7 +75,7 @@ func defaults() *Config {
 		Limits: Limits{
 			LoginGrace:            30 * time.Second,
 			Connections:           2000,
-			ConnectionsPerAddress: 200,
+			ConnectionsPerAddress: 32,
 			SessionsPerConnection: 64,
 		},
 	}

@@ -24,6 +24,7 @@ type conn struct {
 	mu       sync.Mutex
 	leaving  bool // nothing more is begun
 	sessions int  // channels open
+	waiting  int  // of these, that have not asked for anything to run
 	refused  int  // requests noted as refused
 	running  sync.WaitGroup
 	watch    sync.Once // that the client is there
@@ -96,15 +97,27 @@ func (c *conn) run(what string, f func()) bool {
 	return true
 }
 
-// sit takes one of the places for sessions.
+// So many channels of one connection may have nothing running. x/crypto holds
+// up to 2 MiB for each that nobody reads.
+const maxWaiting = 8
+
+// sit takes one of the places for sessions, to wait there for what to run.
 func (c *conn) sit() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.leaving || c.sessions >= c.server.Limits.Sessions {
+	if c.leaving || c.sessions >= c.server.Limits.Sessions || c.waiting >= maxWaiting {
 		return false
 	}
 	c.sessions++
+	c.waiting++
 	return true
+}
+
+// busy says that one who waited does so no longer.
+func (c *conn) busy() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting--
 }
 
 func (c *conn) rise() {

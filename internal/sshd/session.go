@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/gliderlabs/ssh"
 	gossh "golang.org/x/crypto/ssh"
@@ -69,6 +70,7 @@ func (c *conn) openSession(_ *ssh.Server, peer *gossh.ServerConn, newChannel gos
 	defer c.rise()
 	ch, requests, err := newChannel.Accept()
 	if err != nil {
+		c.busy()
 		return
 	}
 	c.keepWatch(peer)
@@ -91,6 +93,10 @@ func (c *conn) openSession(_ *ssh.Server, peer *gossh.ServerConn, newChannel gos
 func (s *session) hear(requests <-chan *gossh.Request) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer context.AfterFunc(s.conn.stop, func() { cancel(errStopping) })()
+	busy := sync.OnceFunc(s.conn.busy)
+	defer busy()
+	tooLong := time.AfterFunc(s.server.Limits.LoginGrace, func() { s.ch.Close() })
+	defer tooLong.Stop()
 	var served sync.WaitGroup
 	for req := range requests {
 		ask, ok := s.request(req)
@@ -98,6 +104,8 @@ func (s *session) hear(requests <-chan *gossh.Request) {
 		if ask == nil {
 			continue
 		}
+		tooLong.Stop()
+		busy()
 		served.Add(1)
 		if !s.conn.run("session", func() { defer served.Done(); s.run(ctx, *ask) }) {
 			served.Done()

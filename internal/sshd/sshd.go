@@ -70,8 +70,8 @@ type Server struct {
 // Limits bound what clients can make the server hold. Zero is the default.
 type Limits struct {
 	Connections int           // at a time; 4096
-	Strangers   int           // connections not signed in yet; 256
-	PerAddress  int           // of these, from one address (IPv6: one /64); 32
+	Strangers   int           // connections not signed in yet; 1024
+	PerAddress  int           // of these, from one address (IPv6: one /64); 32. Signed in, eight times as many
 	Sessions    int           // of one connection; 64
 	AuthTries   int           // failed sign-ins of one connection; 6
 	LoginGrace  time.Duration // to sign in; 30 s
@@ -81,7 +81,7 @@ type Limits struct {
 func (l Limits) orDefault() Limits {
 	return Limits{
 		Connections: or(l.Connections, 4096),
-		Strangers:   or(l.Strangers, 256),
+		Strangers:   or(l.Strangers, 1024),
 		PerAddress:  or(l.PerAddress, 32),
 		Sessions:    or(l.Sessions, 64),
 		AuthTries:   or(l.AuthTries, 6),
@@ -99,7 +99,7 @@ func or[T int | time.Duration](n, standard T) T {
 
 func (s *Server) setUp() {
 	s.Limits = s.Limits.orDefault()
-	s.everyone.max = s.Limits.Connections
+	s.everyone.max, s.everyone.each = s.Limits.Connections, 8*s.Limits.PerAddress
 	s.strangers.max, s.strangers.each = s.Limits.Strangers, s.Limits.PerAddress
 	if s.Logger == nil {
 		s.Logger = slog.Default()
