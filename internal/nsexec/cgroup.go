@@ -44,31 +44,38 @@ func newCgroup(id string) (*cgroup, error) {
 }
 
 func (g *cgroup) open() error {
+	if err := g.filterDevices(); err != nil {
+		return err
+	}
 	// A mount of its own, of this directory alone: the session's init is given
 	// these descriptors, and ".." must not lead to the host's other cgroups.
-	mount, err := unix.OpenTree(rawFD(g.tree.dir), g.name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	dir, err := unix.OpenTree(rawFD(g.tree.dir), g.name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return &JoinError{Step: "open cgroup", Err: err}
 	}
-	defer unix.Close(mount)
-	if g.dir, err = openDir(mount, "."); err != nil {
-		return err
-	}
-	if err := attachDeviceFilter(rawFD(g.dir)); err != nil {
-		return err
-	}
+	g.dir = os.NewFile(uintptr(dir), g.name)
 	// One below it, "run", and no others that we would not know of.
-	if err := writeTo(rawFD(g.dir), "cgroup.max.descendants", "1"); err != nil {
+	if err := writeTo(dir, "cgroup.max.descendants", "1"); err != nil {
 		return err
 	}
-	if err := unix.Mkdirat(rawFD(g.dir), "run", 0o755); err != nil {
+	if err := unix.Mkdirat(dir, "run", 0o755); err != nil {
 		return &JoinError{Step: "make cgroup run", Err: err}
 	}
-	if g.run, err = openDir(rawFD(g.dir), "run"); err != nil {
+	if g.run, err = openDir(dir, "run"); err != nil {
 		return err
 	}
 	g.kill, err = openKill(rawFD(g.run))
 	return err
+}
+
+// filterDevices needs a descriptor that is more than a place (O_PATH).
+func (g *cgroup) filterDevices() error {
+	dir, err := openDir(rawFD(g.tree.dir), g.name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return attachDeviceFilter(rawFD(dir))
 }
 
 func openDir(at int, name string) (*os.File, error) {

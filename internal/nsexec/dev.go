@@ -3,6 +3,7 @@ package nsexec
 import (
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,8 +25,27 @@ var (
 	devDirs = []string{"crashcart", "pts", "shm", "mqueue"}
 )
 
-// newDev makes a /dev, as a detached mount.
+// newDev returns a /dev for one session, as a detached mount: a clone of the one
+// that is made at first. Kernels before 6.15 cannot clone what was never
+// attached; there each session has one made for it.
 func newDev() (*os.File, error) {
+	first, err := firstDev()
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.OpenTree(rawFD(first), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err == unix.EINVAL {
+		return makeDev()
+	}
+	if err != nil {
+		return nil, &JoinError{Step: "clone /dev", Err: err}
+	}
+	return os.NewFile(uintptr(fd), "dev"), nil
+}
+
+var firstDev = sync.OnceValues(makeDev)
+
+func makeDev() (*os.File, error) {
 	dev, err := newMount("tmpfs", map[string]string{"size": "64k", "mode": "0755"})
 	if err != nil {
 		return nil, err

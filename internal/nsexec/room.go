@@ -107,12 +107,22 @@ func foreign(pid int) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if ours, err := os.Readlink("/proc/self/ns/" + n.file); err == nil && ours != theirs {
+		if theirs != ourNamespaces()[n.file] {
 			set |= n.flag
 		}
 	}
 	return set, nil
 }
+
+// ourNamespaces are our own, by the names that links in /proc/PID/ns have. We
+// stay in them.
+var ourNamespaces = sync.OnceValue(func() map[string]string {
+	ours := map[string]string{}
+	for _, n := range namespaceNames {
+		ours[n.file], _ = os.Readlink("/proc/self/ns/" + n.file)
+	}
+	return ours
+})
 
 func readStatus(proc *os.Root) (map[string]string, error) {
 	f, err := proc.Open("status")
@@ -149,9 +159,9 @@ func hostID(proc *os.Root, file string) (int, error) {
 // limitsOf are the resource limits of the process that are not ours too.
 func limitsOf(pid int) []limit {
 	var list []limit
-	for res := 0; res <= unix.RLIMIT_RTTIME; res++ {
-		var ours, theirs unix.Rlimit
-		if unix.Prlimit(0, res, nil, &ours) != nil || unix.Prlimit(pid, res, nil, &theirs) != nil {
+	for res, ours := range ourLimits() {
+		var theirs unix.Rlimit
+		if unix.Prlimit(pid, res, nil, &theirs) != nil {
 			continue
 		}
 		// The Go runtime raises its own RLIMIT_NOFILE and gives the old one to
@@ -162,6 +172,15 @@ func limitsOf(pid int) []limit {
 	}
 	return list
 }
+
+// ourLimits are our own, by number. Nobody changes them while we run.
+var ourLimits = sync.OnceValue(func() []unix.Rlimit {
+	list := make([]unix.Rlimit, unix.RLIMIT_RTTIME+1)
+	for res := range list {
+		_ = unix.Prlimit(0, res, nil, &list[res])
+	}
+	return list
+})
 
 // ourselves is what a child of ours inherits and a session must not: signals
 // that whoever started us has ignored (nohup), and our oom_score_adj.
@@ -190,11 +209,11 @@ func Userns(target *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	set, err := foreign(pid)
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", pid))
 	if err != nil {
 		return nil, gone(err)
 	}
-	if set&unix.CLONE_NEWUSER == 0 {
+	if theirs == ourNamespaces()["user"] {
 		return nil, alive(target)
 	}
 	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
