@@ -84,7 +84,7 @@ func paths(a arch) []edit {
 		blank("~/.bashrc"), blank("~/.bash_logout"), blank("/etc/bash.bash_logout"),
 		blank("/etc/inputrc"), blank("~/.inputrc"),
 		blank("/etc/sysless"), blank("/etc/syslesskey"), blank("/usr/bin/.sysless"),
-		whole("/etc/vim/vimrc.tiny", Root+"/v"), blank("/etc/vim/vimrc"), blank("$HOME/.vimrc"), blank("~/.vim/vimrc"),
+		whole("/etc/vim/vimrc.tiny", Root+"/v"), whole("/etc/vim/vimrc", "/dev/null"), whole("$HOME/.vimrc", "/dev/null"), whole("~/.vim/vimrc", "/dev/null"),
 		prefix("/usr/share/vim", Root),
 
 		// Lists of plugins: GSSAPI, Kerberos, PKCS#11, LDAP, SASL.

@@ -38,6 +38,8 @@ func (c checkCmd) Run(out io.Writer) error {
 	}
 	r.say("tools image", imageIsReadOnly(cfg.Image.Path), cfg.Image.Path+" attaches, and cannot be written to")
 	r.say("record", recordable(cfg.Record.Dir), cfg.Record.Dir)
+	// It is taken, too, if a daemon runs already.
+	r.hint("listen", listenable(cfg.Listen), string(cfg.Listen))
 	for _, runtime := range runtimes(cfg.Runtimes) {
 		// A runtime that is down now may come up: serve goes on without it.
 		r.hint("runtime", answers(runtime), runtime.Name())
@@ -101,14 +103,22 @@ func imageIsReadOnly(path string) error {
 
 // recordable writes to the directory of the record, or where it is to be made.
 func recordable(dir string) error {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	for _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist); _, err = os.Stat(dir) {
 		dir = filepath.Dir(dir)
 	}
 	f, err := os.CreateTemp(dir, ".check-")
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: cannot be written to: %w", dir, errors.Unwrap(err))
 	}
 	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+func listenable(address config.Address) error {
+	ln, err := listen(address)
+	if err != nil {
+		return err
+	}
+	return ln.Close()
 }
 
 // answers asks the runtime for a container that it will not have.

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	gossh "golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/cartsshd/cartsshd/image"
@@ -36,6 +37,11 @@ func (c demoCmd) Run(ctx context.Context, out io.Writer) error {
 	if err := nsexec.Check(); err != nil {
 		return err
 	}
+	// Whatever ends us, a closed terminal or a closed pipe, nothing is left.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer on(unix.SIGHUP, cancel)()
+	defer on(unix.SIGPIPE, cancel)()
 	if err := c.buildImage(ctx); err != nil {
 		return err
 	}
@@ -65,7 +71,8 @@ type demo struct {
 	port   uint16
 	daemon *daemon
 	stop   func()
-	ended  chan error
+	ended  chan struct{} // when served is the error of the server
+	served error
 	web    *demoRuntime
 }
 
@@ -74,7 +81,8 @@ func newDemo(c demoCmd) (*demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &demo{dir: dir, port: c.Port, ended: make(chan error, 1), stop: func() {}}
+	d := &demo{dir: dir, port: c.Port, ended: make(chan struct{}), stop: func() {}}
+	close(d.ended) // nothing serves yet
 	if err := d.start(c); err != nil {
 		d.close()
 		return nil, err
@@ -127,7 +135,11 @@ func (d *demo) serve() error {
 	if err != nil {
 		return err
 	}
-	go func() { d.ended <- d.daemon.serve(ctx, ln, d.web) }()
+	d.ended = make(chan struct{})
+	go func() {
+		defer close(d.ended)
+		d.served = d.daemon.serve(ctx, ln, d.web)
+	}()
 	return nil
 }
 
@@ -135,9 +147,9 @@ func (d *demo) close() {
 	d.stop()
 	if d.web != nil {
 		_ = d.web.container.Process.Kill()
-		<-d.ended
 		_ = d.web.container.Wait()
 	}
+	<-d.ended
 	if d.daemon != nil {
 		d.daemon.close()
 	}
@@ -204,6 +216,7 @@ func (d *demo) invite(out io.Writer) {
 The container web-1 is running: no shell in it, no libc, one static web server.
 try:  %s
 then: curl -s localhost:8080 ; ps ; ls / ; tcpdump --version
+The record of it is in %s, as long as this runs.
 Ctrl-C ends it all and leaves nothing.
-`, strings.Join(d.ssh("alice", "web-1"), " "))
+`, strings.Join(d.ssh("alice", "web-1"), " "), d.daemon.cfg.Record.Dir)
 }

@@ -28,7 +28,7 @@ var steps = []step{
 	{title: "a shell in a container that has none", key: "alice", login: "web-1", args: []string{"-tt"},
 		typed: "curl -s localhost:8080\nps\nls /\ntcpdump --version\nexit\n",
 		want:  []string{"alice in web-1 · recorded as ", " · rule demo", "hello from web-1", "web", "tcpdump version"}},
-	{title: "a command, as one of a pipeline", key: "alice", login: "web-1", args: []string{"ps aux | grep '[d]emo-web'"}, want: []string{"web demo-web"}},
+	{title: "a command", key: "alice", login: "web-1", args: []string{"ps aux | grep '[d]emo-web'"}, want: []string{"web demo-web"}},
 	{title: "its exit status", key: "alice", login: "web-1", args: []string{"exit 7"}, code: 7},
 	{title: "somebody without a key of the policy", key: "mallory", login: "web-1", args: []string{"true"}, code: 255,
 		want: []string{"Permission denied"}},
@@ -58,13 +58,14 @@ func (d *demo) take(ctx context.Context, s step, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	argv := d.ssh(s.key, s.login, s.args...)
-	fmt.Fprintf(out, "\n# %s\n$ ssh -p %d -i %s %s@localhost %s\n", s.title, d.port, s.key, s.login, strings.Join(s.args, " "))
+	fmt.Fprintf(out, "\n# %s\n$ ssh -p %d -i %s %s@localhost %s\n", s.title, d.port, s.key, s.login, quoted(s.args))
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdin = strings.NewReader(s.typed)
+	cmd.Env = append(os.Environ(), "TERM=dumb") // what is shown may go to a file
 	var shown bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &shown, &shown
 	err := cmd.Run()
-	fmt.Fprintln(out, strings.TrimRight(strings.ReplaceAll(shown.String(), "\r\n", "\n"), "\n"))
+	fmt.Fprintln(out, strings.TrimRight(forFiles.Replace(shown.String()), "\n"))
 	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
 		return fmt.Errorf("%w (the OpenSSH client is needed: apt-get install openssh-client)", err)
 	}
@@ -79,6 +80,22 @@ func (d *demo) take(ctx context.Context, s step, out io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// forFiles takes out what only a terminal wants: carriage returns, and bash's
+// word that it takes bracketed paste.
+var forFiles = strings.NewReplacer("\x1b[?2004h", "", "\x1b[?2004l\r", "", "\r\n", "\n")
+
+// quoted is arguments as they would be typed.
+func quoted(args []string) string {
+	var words []string
+	for _, arg := range args {
+		if strings.ContainsAny(arg, " |'\"") {
+			arg = `"` + arg + `"` // none of ours has a " or $ in it
+		}
+		words = append(words, arg)
+	}
+	return strings.Join(words, " ")
 }
 
 // readBack shows the journal, and finds in a recording what was on the screen.

@@ -16,6 +16,9 @@ import (
 // openTools opens the tools image and reads its shell: a file system may be
 // whole enough to be mounted, and have nothing in it that could be run.
 func openTools(path string) (*loop.Image, error) {
+	if err := trusted(path); err != nil {
+		return nil, err
+	}
 	image, err := loop.Open(path)
 	if err != nil {
 		return nil, err

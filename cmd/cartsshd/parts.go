@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"syscall"
 
 	gossh "golang.org/x/crypto/ssh"
 
@@ -48,6 +49,20 @@ func hostKey(path string) (gossh.Signer, error) {
 		return nil, fmt.Errorf("host key: %s: is not a private key: %w (make one elsewhere with: ssh-keygen -t ed25519 -N \"\")", path, err)
 	}
 	return signer, nil
+}
+
+// trusted fails if others than root, or we, may change the file: who can change
+// the tools is in every session.
+func trusted(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil // whoever opens it says so better
+	}
+	owner := int(info.Sys().(*syscall.Stat_t).Uid)
+	if info.Mode().Perm()&0o022 != 0 || owner != 0 && owner != os.Geteuid() {
+		return fmt.Errorf("tools image: %s: others may write to it: chown root %s && chmod go-w %s", path, path, path)
+	}
+	return nil
 }
 
 // runtimes are those that the configuration turns on.

@@ -26,6 +26,7 @@ type serveCmd struct {
 }
 
 func (c serveCmd) Run(ctx context.Context) error {
+	delayCollections()
 	logger := c.logger()
 	cfg, err := config.Load(c.Config)
 	if err != nil {

@@ -165,6 +165,7 @@ func label(t *router.Target) string {
 // learns no more than who asks for what is not there.
 func (s *session) deny(ask ask, who authz.Subject, target *router.Target, d authz.Decision) ending {
 	person, client := s.person(who), s.client()
+	s.server.Logger.Info("denied", "person", who.Person, "login", brief(s.login), "why", d.Why)
 	err := s.server.Record.Event(audit.Event{
 		Event:   audit.SessionDenied,
 		Person:  &person,
@@ -390,7 +391,8 @@ func (s *session) tell(words string) {
 		fmt.Fprintf(s.ch.Stderr(), "%s\n", words)
 		return
 	}
-	words += "\r\n" // a client with a terminal has it in raw mode
+	// A client with a terminal has it in raw mode, with the cursor anywhere.
+	words = "\r\n" + words + "\r\n"
 	if _, err := io.WriteString(s.screen(), words); errors.Is(err, audit.ErrUnrecorded) {
 		io.WriteString(s.ch, words) // ours, and the last: why nothing more is shown
 	}
