@@ -1,8 +1,10 @@
 package nsexec
 
 import (
+	"cmp"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -130,7 +132,7 @@ func (p *plan) prepare(r room) {
 		p.may(unix.EPERM)
 	}
 	for _, sig := range r.ignored {
-		p.call("reset a signal", "rt_sigaction", num(unix.SignalName(unix.Signal(sig)), uint64(sig)), raw("SIG_DFL", 0, 0, 0, 0), null, lit(8))
+		p.call("reset a signal", "rt_sigaction", num(signalName(sig), uint64(sig)), raw("SIG_DFL", 0, 0, 0, 0), null, lit(8))
 	}
 	p.call("umask", "umask", num("022", 0o22))
 	p.call("join a keyring of its own", "keyctl", num("KEYCTL_JOIN_SESSION_KEYRING", unix.KEYCTL_JOIN_SESSION_KEYRING), null)
@@ -271,6 +273,11 @@ func (p *plan) become(c *Cmd, r room) {
 			p.may(unix.ENOENT, unix.ENOTDIR)
 		}
 	}
+}
+
+// signalName is the number for those that have no name: the real-time ones.
+func signalName(sig int) string {
+	return cmp.Or(unix.SignalName(unix.Signal(sig)), strconv.Itoa(sig))
 }
 
 // candidates are the files that Path may mean, in order.

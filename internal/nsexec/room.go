@@ -195,7 +195,7 @@ var ourselves = sync.OnceValues(func() (ignored []int, oomAdjust bool) {
 	}
 	status, _ := readStatus(self)
 	mask, _ := strconv.ParseUint(status["SigIgn"], 16, 64)
-	for sig := 1; sig < 32; sig++ {
+	for sig := 1; sig <= 64; sig++ {
 		if mask&(1<<(sig-1)) != 0 {
 			ignored = append(ignored, sig)
 		}

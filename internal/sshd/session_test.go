@@ -410,7 +410,7 @@ func TestTheLastWordsAreOnTheRecordedScreen(t *testing.T) {
 	h.containers["web-1"].Process.Kill()
 	rest, _ := io.ReadAll(out)
 	s.Wait()
-	if string(rest) != "cartsshd: container web-1 stopped\r\n" {
+	if string(rest) != "\r\ncartsshd: container web-1 stopped\r\n" {
 		t.Fatalf("%q", rest)
 	}
 	screen, err := audit.Transcript(h.record, h.recorded(audit.SessionOpen)[0].Session)

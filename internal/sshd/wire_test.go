@@ -133,11 +133,15 @@ func TestAClientThatDoesNotAnswerIsGone(t *testing.T) {
 }
 
 func TestAClientThatAnswersStays(t *testing.T) {
-	h := newHall(t, func(s *Server) { s.Limits.Keepalive = 20 * time.Millisecond })
+	h := newHall(t, func(s *Server) { s.Limits.Keepalive = 250 * time.Millisecond })
 	c := h.signedIn(1 << 20)
 	c.exec("cat")
-	for answered := 0; answered < 10; {
-		if m := c.recv(); m != nil && m[0] == msgGlobalRequest {
+	for answered := 0; answered < 5; {
+		m := c.recv()
+		if m == nil {
+			t.Fatal("hung up on")
+		}
+		if m[0] == msgGlobalRequest {
 			c.send([]byte{msgRequestFailure}) // as OpenSSH's client does
 			answered++
 		}
