@@ -101,7 +101,7 @@ func TestAClientMayNameItsLanguageAndNothingElse(t *testing.T) {
 	h := serving(t, d)
 	got := h.run(t, "alice", "web-1", "-o",
 		"SetEnv=LANG=de_DE.UTF-8 LC_TIME=C COLORTERM=truecolor LD_PRELOAD=/tmp/x.so BASH_ENV=/tmp/x PATH=/tmp HOME=/tmp FOO=bar", "env")
-	for _, want := range []string{"LANG=de_DE.UTF-8", "LC_TIME=C", "COLORTERM=truecolor", "HOME=/root", "CARTSSHD_PERSON=alice", "CARTSSHD_TARGET=web-1"} {
+	for _, want := range []string{"LANG=de_DE.UTF-8", "LC_TIME=C", "COLORTERM=truecolor", "HOME=/dev/crashcart", "CARTSSHD_PERSON=alice", "CARTSSHD_TARGET=web-1"} {
 		if !strings.Contains("\n"+got.stdout, "\n"+want+"\n") {
 			t.Errorf("no %s in\n%s", want, got.stdout)
 		}

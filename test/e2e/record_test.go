@@ -130,7 +130,7 @@ func TestWhatCannotBeRecordedDoesNotRun(t *testing.T) {
 	}
 	got[len(got)-1].is(t, unrecorded)
 	h.run(t, "alice", "web-1", "echo in").is(t, unrecorded)
-	if got := h.terminal(t, "alice", "web-1").ends(t); got.code != 254 || !strings.HasPrefix(got.stdout, unrecorded.stderr) {
+	if got := h.terminal(t, "alice", "web-1").ends(t); got.code != 254 || !strings.HasPrefix(got.stdout, "\n"+unrecorded.stderr) {
 		t.Errorf("with a terminal: %+v", got)
 	}
 	if got := h.run(t, "dave", "web-1", "echo in"); got.code == 0 || got.stdout != "" {
