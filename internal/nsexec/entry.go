@@ -238,7 +238,9 @@ func (p *plan) fork(r room) {
 	if r.hasUserns() {
 		p.credentials(r)
 	}
-	p.call("close descriptors", "close_range", num("target", fdTarget), num("run", fdRun), lit(0))
+	// One by one: the signalfd may be where one of the mounts was.
+	p.call("close target", "close_range", num("target", fdTarget), num("target", fdTarget), lit(0))
+	p.call("close cgroups", "close_range", num("cgroup", fdCgroup), num("run", fdRun), lit(0))
 	p.call("reap", "reap", p.result(signals), num("kill", fdKill), p.result(child))
 	p.childOf(child)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -152,6 +154,41 @@ func TestTheInitCanDoNoMoreThanTheSession(t *testing.T) {
 			if fd != "/run/cgroup.kill" && fd != "anon_inode:[signalfd]" && !strings.HasPrefix(fd, "socket:") {
 				t.Errorf("the init has %s open", fd)
 			}
+		}
+	}
+}
+
+// As the host sees it: the session itself may not look.
+func TestTheInitHasThreeDescriptorsAndSleeps(t *testing.T) {
+	for _, ctr := range []rig.Container{rig.Bare(t), rig.Userns(t)} {
+		c := command(t, ctr.PID, "")
+		talk(t, c)("true")
+		procs, err := filepath.Glob("/sys/fs/cgroup/*/cartsshd-*/" + c.ID + "/cgroup.procs") // of a hybrid host
+		if len(procs) == 0 {
+			procs, err = filepath.Glob("/sys/fs/cgroup/cartsshd-*/" + c.ID + "/cgroup.procs")
+		}
+		if err != nil || len(procs) != 1 {
+			t.Fatalf("the session's cgroup: %v, %v", procs, err)
+		}
+		init, err := os.ReadFile(procs[0])
+		must(t, err)
+		proc := "/proc/" + strings.TrimSpace(string(init))
+		var fds []string
+		links, err := filepath.Glob(proc + "/fd/*")
+		must(t, err)
+		for _, link := range links {
+			to, err := os.Readlink(link)
+			must(t, err)
+			fds = append(fds, strings.TrimRight(to, "0123456789[]"))
+		}
+		slices.Sort(fds)
+		if want := []string{"/run/cgroup.kill", "anon_inode:[signalfd", "socket:"}; !slices.Equal(fds, want) {
+			t.Errorf("the init has %q, want %q", fds, want)
+		}
+		call, err := os.ReadFile(proc + "/syscall")
+		must(t, err)
+		if !strings.HasPrefix(string(call), fmt.Sprint(unix.SYS_PPOLL, " ")) {
+			t.Errorf("the init does not sleep: %s", call)
 		}
 	}
 }

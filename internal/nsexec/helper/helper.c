@@ -106,6 +106,8 @@ static void reap(const u64 *a)
 
 	for (;;) {
 		CALL(PPOLL, (u64)p, 2, 0, 0, 8);
+		if (p[1].revents & ~POLLIN)
+			break; /* never; but if it were, it must not spin */
 		if (p[1].revents) {
 			CALL(READ, signals, (u64)info, sizeof info);
 			while ((pid = CALL(WAIT4, -1, (u64)&status, WNOHANG | WALL)) > 0)
