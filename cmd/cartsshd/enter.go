@@ -97,7 +97,7 @@ func (c enterCmd) prepare(ctx context.Context) (_ *nsexec.Cmd, done func(), err 
 		cmd.Path = c.Cmd[0]
 	}
 	if len(c.Cmd) == 0 {
-		cmd.Args = []string{"bash", "--rcfile", "/dev/crashcart/.crashcartrc"}
+		cmd.Args = []string{"bash", "--rcfile", nsexec.Tools + "/.crashcartrc"}
 	}
 	return cmd, func() {
 		tools.Close()

@@ -33,7 +33,7 @@ func TestPlansAreAsReviewed(t *testing.T) {
 	userns.namespaces |= unix.CLONE_NEWUSER
 	userns.ignored, userns.oomAdjust = []int{int(unix.SIGHUP)}, true
 
-	shell := &Cmd{Path: tools + "/bin/bash", Args: []string{"bash", "-i"}, Env: []string{"TERM=xterm"}, ID: "0197", TTY: &TTY{}}
+	shell := &Cmd{Path: Tools + "/bin/bash", Args: []string{"bash", "-i"}, Env: []string{"TERM=xterm"}, ID: "0197", TTY: &TTY{}}
 	bare := &Cmd{Path: "tcpdump", Args: []string{"tcpdump", "-i", "eth0"}, ID: "0197", Dir: "/srv"}
 	for name, got := range map[string]string{
 		"docker-shell.plan": shell.entry(shell.terms(dockerRoom())).String(),

@@ -134,7 +134,7 @@ func (c *Cmd) gather() (*inherited, *plan, error) {
 // traced without it, having no capability that the session has not.
 func (c *Cmd) terms(r room) room {
 	r.caps |= 1 << unix.CAP_WAKE_ALARM
-	r.search = []string{tools + "/bin", tools + "/sbin"}
+	r.search = []string{Tools + "/bin", Tools + "/sbin"}
 	return r
 }
 

@@ -31,13 +31,8 @@ func (t *Target) Close() error { return t.Process.Close() }
 // what the runtime takes it for. If another runtime knows the process by a
 // better name, it is that container which is pinned.
 func (t *Table) pin(ctx context.Context, m Match) (*Target, error) {
-	process, err := openProcess(m)
+	process, started, err := t.hold(m)
 	if err != nil {
-		return nil, err
-	}
-	started, err := t.verify(m, process)
-	if err != nil {
-		process.Close()
 		return nil, err
 	}
 	if m.Runtime != pidRuntime {
@@ -64,16 +59,24 @@ func (t *Table) pinOwner(m Match) (*Target, error) {
 	if m.Closed != "" {
 		return nil, &ClosedError{m}
 	}
-	process, err := openProcess(m)
+	process, started, err := t.hold(m)
 	if err != nil {
-		return nil, err
-	}
-	started, err := t.verify(m, process)
-	if err != nil {
-		process.Close()
 		return nil, err
 	}
 	return newTarget(m, process, started), nil
+}
+
+// hold opens the process of a match and has the kernel confirm what it is.
+func (t *Table) hold(m Match) (process *os.File, started uint64, err error) {
+	process, err = openProcess(m)
+	if err != nil {
+		return nil, 0, err
+	}
+	if started, err = t.verify(m, process); err != nil {
+		process.Close()
+		return nil, 0, err
+	}
+	return process, started, nil
 }
 
 func newTarget(m Match, process *os.File, started uint64) *Target {

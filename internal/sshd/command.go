@@ -11,9 +11,6 @@ import (
 	"github.com/cartsshd/cartsshd/internal/router"
 )
 
-// Where the tools are, as seen from inside.
-const tools = "/dev/crashcart"
-
 // enter starts a command in its container, with tools of its own.
 func (s *Server) enter(cmd *nsexec.Cmd) (process, error) {
 	if s.start != nil {
@@ -55,14 +52,14 @@ func (s *session) command(ask ask, who authz.Subject, target *router.Target, d a
 // shell; or, for whom the policy allows only certain commands, such a command
 // itself, with no shell in between.
 func program(ask ask, pty bool, d authz.Decision) (path string, argv []string) {
-	const bash = tools + "/bin/bash"
+	const bash = nsexec.Tools + "/bin/bash"
 	switch {
 	case d.Argv != nil:
 		return d.Argv[0], d.Argv
 	case ask.kind == authz.Exec:
 		return bash, []string{"bash", "-c", ask.command}
 	case pty:
-		return bash, []string{"bash", "--rcfile", tools + "/.crashcartrc", "-i"}
+		return bash, []string{"bash", "--rcfile", nsexec.Tools + "/.crashcartrc", "-i"}
 	}
 	return bash, []string{"bash"} // commands come on stdin: ssh -T web-1 <script
 }

@@ -144,7 +144,7 @@ func (c *conn) refuse(login, detail string) {
 		detail += " (what else this connection asks for in vain is not recorded)"
 	}
 	c.run("refusal", func() {
-		c.note(audit.Event{Event: "request.refused", Person: c.signin.person, Login: login, Detail: detail})
+		c.note(audit.Event{Event: audit.RequestRefused, Person: c.signin.person, Login: login, Detail: detail})
 	})
 }
 

@@ -173,7 +173,7 @@ type here struct {
 }
 
 func startHere(c *nsexec.Cmd) (process, error) {
-	local := func(s string) string { return strings.Replace(s, tools, "", 1) }
+	local := func(s string) string { return strings.Replace(s, nsexec.Tools, "", 1) }
 	path, err := exec.LookPath(local(c.Path))
 	if err != nil {
 		return nil, &nsexec.JoinError{Step: "execve", Err: errnoOf(err)}

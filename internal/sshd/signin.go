@@ -164,7 +164,7 @@ func (c *conn) turnedAway(late bool) {
 		c.server.Logger.Debug("left without signing in", "client", c.RemoteAddr(), "why", why)
 		return
 	}
-	c.note(audit.Event{Event: "signin.failed", Login: brief(c.signin.login), Detail: brief(why)})
+	c.note(audit.Event{Event: audit.SigninFailed, Login: brief(c.signin.login), Detail: brief(why)})
 }
 
 // hungUp tells a client that gave up from one that broke the rules: with a
