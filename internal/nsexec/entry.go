@@ -18,11 +18,9 @@ const (
 	fdTools             // detached mount of the tools image
 	fdDev               // detached mount of the session's own /dev
 	fdPts               // detached mount of the session's own devpts
-	fdCgroup            // the session's cgroup, where its init is
+	fdCgroup            // the session's cgroup, where it is born: CGROUP in helper.c
 	fdRun               // the one below, where all the rest is
 	fdKill              // cgroup.kill of that
-
-	fdLast = fdKill
 )
 
 const sigSetmask = 2 // SIG_SETMASK, on amd64 and arm64
@@ -87,7 +85,7 @@ var (
 
 // entry compiles a command into the way in.
 //
-// The helper becomes three processes. The first joins the container's
+// A session is three processes. The first, a fork of the guard, joins the container's
 // namespaces, makes a private copy of its mount namespace and builds the
 // session's /dev over the container's there, so that nothing in the container's
 // file system is written to, and nothing that the session depends on hangs from
@@ -118,10 +116,8 @@ func (r room) hasUserns() bool { return r.namespaces&unix.CLONE_NEWUSER != 0 }
 
 // prepare takes what was inherited from the daemon away, or puts it right.
 func (p *plan) prepare(r room) {
-	// The daemon may have been started with descriptors that outlive execve.
-	p.closeRest()
 	p.call("hide from tracers", "prctl", num("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE), lit(0))
-	p.call("leave the daemon's terminal", "setsid")
+	p.call("leave the guard's session", "setsid")
 	if r.oomAdjust {
 		f := p.call("open oom_score_adj", "openat", atCwd, str("/proc/self/oom_score_adj"), num("O_WRONLY", unix.O_WRONLY))
 		p.call("reset oom_score_adj", "write", p.result(f), str("0"), lit(1))
@@ -131,7 +127,8 @@ func (p *plan) prepare(r room) {
 		p.call("prlimit", "prlimit64", lit(0), lit(l.resource), raw(fmt.Sprintf("{%d, %d}", l.cur, l.max), l.cur, l.max), null)
 		p.may(unix.EPERM)
 	}
-	for _, sig := range r.ignored {
+	// The guard ignores SIGCHLD, and needs reap nobody.
+	for _, sig := range append([]int{int(unix.SIGCHLD)}, r.ignored...) {
 		p.call("reset a signal", "rt_sigaction", num(signalName(sig), uint64(sig)), raw("SIG_DFL", 0, 0, 0, 0), null, lit(8))
 	}
 	p.call("umask", "umask", num("022", 0o22))
@@ -177,7 +174,7 @@ func (p *plan) mount() {
 
 	// Mounted or done with, and not for the init.
 	p.call("close mounts", "close_range", num("root", fdRoot), num("pts", fdPts), lit(0))
-	p.closeRest()
+	p.closeFrom(fdKill + 1)
 }
 
 // credentials makes the process root of the container with the session's
@@ -201,15 +198,14 @@ func (p *plan) credentials(r room) {
 	p.call("capset", "capset", raw("VERSION_3", unix.LINUX_CAPABILITY_VERSION_3), capSet(r.caps))
 }
 
-// closeRest closes what is no descriptor of the list above.
-func (p *plan) closeRest() {
-	p.call("close descriptors", "close_range", lit(fdLast+1), num("~0", 0xffffffff), lit(0))
+func (p *plan) closeFrom(fd uint64) {
+	p.call("close descriptors", "close_range", lit(fd), num("~0", 0xffffffff), lit(0))
 }
 
-// init forks the session's init into the container's PID namespace. The daemon
-// is its parent; the helper's first process is done.
+// init forks the session's init into the container's PID namespace. The guard is
+// its parent, which reaps it by ignoring it; the first process is done.
 func (p *plan) init() {
-	child := p.call("fork init", "clone3", raw("{CLONE_PARENT|CLONE_INTO_CGROUP, cgroup}", unix.CLONE_PARENT|unix.CLONE_INTO_CGROUP, 0, 0, 0, 0, 0, 0, 0, 0, 0, fdCgroup), lit(88))
+	child := p.call("fork init", "clone3", raw("{CLONE_PARENT}", unix.CLONE_PARENT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), lit(88))
 	p.parentOf(child)
 	p.call("tell the PID", "write", num("socket", fdSocket), num(fmt.Sprintf("&#%d", child), resultAddr(child)), lit(8))
 	p.call("exit", "exit_group", lit(0))

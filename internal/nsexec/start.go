@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -21,6 +20,8 @@ const (
 	saysRunning = 1
 	saysFailed  = 2 // step in bits 32 to 55, errno below
 	saysExited  = 3 // status as of wait(2)
+
+	notForked = 0xffffff // in place of a step
 )
 
 // startTimeout bounds the way in. Most of it takes less than a millisecond, but
@@ -175,62 +176,43 @@ func (c *Cmd) streams(h *inherited) ([]*os.File, error) {
 	return list, nil
 }
 
-// launch starts the helper and sends it the plan.
+// launch has the session's first process forked and sends it the plan.
 func (s *session) launch(p *plan, files []*os.File, id string) error {
 	blob, err := p.encode()
 	if err != nil {
 		return &JoinError{Step: "execve", Err: err} // E2BIG, as from execve itself
 	}
-	var pid int
-	s.socket, pid, err = runHelper("cartsshd: session "+id, files)
-	if err != nil {
+	if err := s.fork(files, id); err != nil {
 		return err
 	}
-	defer reapChild(pid) // the first of the three processes ends by itself
-
 	if err = s.meet(p, blob); err == nil {
 		return nil
 	}
-	_ = syscall.Kill(pid, syscall.SIGKILL) // should it hang; it is still ours
-	if s.init == nil {
-		s.socket.Close()
+	if s.init != nil {
+		s.end()
 		return err
 	}
-	s.end()
+	s.cgroup.killAll() // the first process, should it hang
+	s.socket.Close()
 	return err
 }
 
-// runHelper starts the helper with these descriptors, of which fdSocket is its
-// end of the returned socket.
-func runHelper(name string, files []*os.File) (socket *os.File, pid int, err error) {
-	exe, err := sealedHelper()
-	if err != nil {
-		return nil, 0, err
-	}
+// fork starts the first process with these descriptors, of which fdSocket is
+// its end of the session's socket.
+func (s *session) fork(files []*os.File, id string) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, 0, fmt.Errorf("nsexec: socketpair: %w", err)
+		return fmt.Errorf("nsexec: socketpair: %w", err)
 	}
-	files[fdSocket] = os.NewFile(uintptr(pair[1]), "helper's end")
+	files[fdSocket] = os.NewFile(uintptr(pair[1]), "session's end")
 	defer files[fdSocket].Close()
 	_ = unix.SetNonblock(pair[0], true)
-	socket = os.NewFile(uintptr(pair[0]), "helper")
-
-	attr := &syscall.ProcAttr{Env: []string{}}
-	for _, f := range files {
-		attr.Files = append(attr.Files, uintptr(rawFD(f)))
+	s.socket = os.NewFile(uintptr(pair[0]), "session")
+	if err := s.cgroup.tree.fork("cartsshd: session "+id, files); err != nil {
+		s.socket.Close()
+		return &JoinError{Step: "ask the guard", Err: err}
 	}
-	// By our own number: in the child /proc/self would be the child, whose
-	// descriptors are being moved about.
-	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), rawFD(exe))
-	pid, err = syscall.ForkExec(path, []string{name}, attr)
-	runtime.KeepAlive(files)
-	runtime.KeepAlive(exe)
-	if err != nil {
-		socket.Close()
-		return nil, 0, &JoinError{Step: "run helper", Err: err}
-	}
-	return socket, pid, nil
+	return nil
 }
 
 // meet sends the plan and learns of the init, and that the command runs. The
@@ -266,17 +248,12 @@ func (s *session) meet(p *plan, blob []byte) error {
 	return failed
 }
 
-// adopt opens the init. It must be our child, whose PID is its own until we
-// reap it, and in this session's cgroup: who says the PID may be in the hands of
-// somebody in the container.
+// adopt opens the init. It must be in this session's cgroup: who says the PID may
+// be in the hands of somebody in the container, and the number another's by now.
 func (s *session) adopt(pid int) error {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return &JoinError{Step: "pidfd_open init", Err: err}
-	}
-	if err := unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil); err != nil {
-		unix.Close(fd)
-		return &JoinError{Step: "adopt init", Err: err}
 	}
 	if err := s.cgroup.has(pid); err != nil {
 		unix.Close(fd)
@@ -298,6 +275,9 @@ func (s *session) word() (uint64, error) {
 // failure names the step that a word says has failed.
 func (p *plan) failure(word uint64) error {
 	k := int(word >> 32 & 0xffffff)
+	if k == notForked {
+		return &JoinError{Step: "fork", Err: unix.Errno(word & 0xffffffff)}
+	}
 	if k >= len(p.steps) {
 		return &JoinError{Step: "start", Err: errors.New("the helper names a step that is not in the plan")}
 	}
@@ -328,9 +308,8 @@ func (s *session) signal(sig unix.Signal) error {
 	return err
 }
 
-// end closes the socket, upon which the init kills the session, reaps it and
-// removes its cgroup, as it does when the daemon dies. It is helped along where
-// it cannot.
+// end closes the socket, upon which the init kills the session and reaps it, as
+// it does when the daemon dies. It is helped along where it cannot.
 func (s *session) end() {
 	s.socket.Close()
 	_ = s.init.SetReadDeadline(time.Now().Add(endTimeout))
@@ -344,24 +323,14 @@ func (s *session) end() {
 	s.cgroup.killAll() // nothing, unless the container killed our init
 }
 
-// waitInit reaps our child by its pidfd, without holding a thread.
+// waitInit waits for the end of a process by its pidfd, without holding a thread.
 func waitInit(pidfd *os.File) error {
 	conn, err := pidfd.SyscallConn()
 	if err != nil {
 		return err
 	}
 	return conn.Read(func(fd uintptr) bool {
-		// EAGAIN because the pidfd is non-blocking; WNOHANG would hide it in a 0.
-		err := unix.Waitid(unix.P_PIDFD, int(fd), nil, unix.WEXITED|unix.WALL, nil)
-		return err != unix.EAGAIN && err != unix.EINTR
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil && err != unix.EINTR
 	})
-}
-
-// reapChild waits for a child of ours to end.
-func reapChild(pid int) {
-	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
-			return
-		}
-	}
 }

@@ -6,6 +6,9 @@
  * last and says which one failed. It has no libc, no heap, no strings to
  * parse, and straight code. It is run from a sealed memfd, so nothing of the
  * host is behind its /proc/PID/exe.
+ *
+ * It is run once, as the daemon's guard, of which every session is a fork: a
+ * tenth of a millisecond, and no memory of the daemon's in any of them.
  */
 
 typedef unsigned long u64;
@@ -16,6 +19,9 @@ enum {
 	SOCKET = 3,          /* to the daemon, both ways: words of 8 bytes */
 	BASE = 0x10000000,   /* where the plan lies, so that Go can write pointers */
 	ROOM = 1 << 20,      /* for all of it */
+	NAME = 64,           /* of a session, as ps shows it */
+	MOST = 16,           /* descriptors that a session is given */
+	CGROUP = 9,          /* which of them is the cgroup that it is born in */
 
 	/* In place of a system call: the end of a plan. */
 	REAP = -1,
@@ -40,8 +46,9 @@ struct plan {
 
 #if defined(__x86_64__)
 enum {
-	READ = 0, WRITE = 1, CLOSE = 3, LSEEK = 8, MMAP = 9, WAIT4 = 61, KILL = 62, GETDENTS64 = 217,
-	EXIT = 231, OPENAT = 257, UNLINKAT = 263, PPOLL = 271, O_DIRECTORY = 0x10000
+	READ = 0, WRITE = 1, CLOSE = 3, LSEEK = 8, MMAP = 9, RECVMSG = 47, WAIT4 = 61, KILL = 62,
+	GETDENTS64 = 217, EXIT = 231, OPENAT = 257, UNLINKAT = 263, PPOLL = 271, DUP3 = 292, CLONE3 = 435,
+	CLOSE_RANGE = 436, O_DIRECTORY = 0x10000
 };
 static s64 call(s64 nr, const u64 *a)
 {
@@ -56,8 +63,9 @@ static s64 call(s64 nr, const u64 *a)
 }
 #elif defined(__aarch64__)
 enum {
-	READ = 63, WRITE = 64, CLOSE = 57, LSEEK = 62, MMAP = 222, WAIT4 = 260, KILL = 129, GETDENTS64 = 61,
-	EXIT = 94, OPENAT = 56, UNLINKAT = 35, PPOLL = 73, O_DIRECTORY = 0x4000
+	READ = 63, WRITE = 64, CLOSE = 57, LSEEK = 62, MMAP = 222, RECVMSG = 212, WAIT4 = 260, KILL = 129,
+	GETDENTS64 = 61, EXIT = 94, OPENAT = 56, UNLINKAT = 35, PPOLL = 73, DUP3 = 24, CLONE3 = 435,
+	CLOSE_RANGE = 436, O_DIRECTORY = 0x4000
 };
 static s64 call(s64 nr, const u64 *a)
 {
@@ -76,19 +84,28 @@ static s64 call(s64 nr, const u64 *a)
 
 #define CALL(nr, ...) call(nr, (u64[6]){__VA_ARGS__})
 
-enum { POLLIN = 1, WNOHANG = 1, WALL = 0x40000000, EINTR = 4, REMOVEDIR = 0x200, DT_DIR = 4 };
+enum {
+	POLLIN = 1, WNOHANG = 1, WALL = 0x40000000, EINTR = 4, REMOVEDIR = 0x200, DT_DIR = 4,
+	SIGCHLD = 17, CLONE_INTO_CGROUP_HIGH = 2
+};
 
 struct pollfd { int fd; short events, revents; };
 struct dirent { u64 ino, off; unsigned short size; u8 type; char name[]; };
+struct iovec { u64 base, len; };
+struct msghdr { u64 name, namelen, iov, iovlen, control, controllen, flags; };
+struct rights { u64 len; int level, type, fd[MOST]; };
+struct clone { u64 flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup; };
 
 /* The words to the daemon; the first, which a plan writes, is a bare PID. */
-enum { FAILED = 2, EXITED = 3 };
+enum { FAILED = 2, EXITED = 3, NOT_FORKED = 0xffffff };
 
-static void say(u64 kind, u64 step, u64 value)
+static void tell(u64 socket, u64 kind, u64 step, u64 value)
 {
 	u64 word = kind << 56 | step << 32 | (value & 0xffffffff);
-	CALL(WRITE, SOCKET, (u64)&word, sizeof word);
+	CALL(WRITE, socket, (u64)&word, sizeof word);
 }
+
+static void say(u64 kind, u64 step, u64 value) { tell(SOCKET, kind, step, value); }
 
 /*
  * The session's init: reaps what the session leaves behind, because the
@@ -150,17 +167,59 @@ static void sweep(u64 dir)
 }
 
 /*
- * The guard stays with the daemon, on the host. When the daemon is gone,
- * however it went, the inits end their sessions; the guard removes the cgroups,
- * and after a second ends who has not ended by then.
+ * Serves the daemon: each message is the name of a session and its descriptors,
+ * and is answered by a child that has these, from 0 on, and no others. Returns
+ * 1 in that child, and 0 when the daemon is gone.
  */
-static void guard(const u64 *a)
+static int serve(char *shown)
+{
+	char name[NAME];
+	struct rights r;
+	struct iovec iov = {(u64)name, sizeof name};
+	s64 n, pid;
+
+	for (;;) {
+		struct msghdr m = {0, 0, (u64)&iov, 1, (u64)&r, sizeof r, 0};
+		struct clone c = {.flags = (u64)CLONE_INTO_CGROUP_HIGH << 32, .exit_signal = SIGCHLD};
+		int count;
+
+		for (int i = 0; i < NAME; i++)
+			name[i] = 0;
+		n = CALL(RECVMSG, SOCKET, (u64)&m, 0);
+		if (n == -EINTR)
+			continue;
+		if (n <= 0)
+			return 0;
+		if (m.controllen < sizeof r - sizeof r.fd)
+			continue;
+		count = (r.len - (sizeof r - sizeof r.fd)) / sizeof r.fd[0];
+		c.cgroup = r.fd[CGROUP];
+		pid = CALL(CLONE3, (u64)&c, sizeof c);
+		if (pid == 0) {
+			/* They came above ours, in order: none is overwritten before its turn. */
+			for (int i = 0; i < count; i++)
+				CALL(DUP3, r.fd[i], i, 0);
+			CALL(CLOSE_RANGE, count, ~0u, 0);
+			for (int i = 0; i < NAME; i++)
+				shown[i] = name[i];
+			return 1;
+		}
+		if (pid < 0)
+			tell(r.fd[SOCKET], FAILED, NOT_FORKED, -pid);
+		for (int i = 0; i < count; i++)
+			CALL(CLOSE, r.fd[i]);
+	}
+}
+
+/*
+ * When the daemon is gone, however it went, the inits end their sessions; the
+ * guard removes the cgroups, and after a second ends who has not ended by then.
+ */
+static void clear(const u64 *a)
 {
 	u64 dir = a[0], killer = a[1], parent = a[2], name = a[3];
-	struct pollfd p = {SOCKET, 0, 0};
 	u64 pause[2] = {0, 20000000};
 
-	CALL(PPOLL, (u64)&p, 1, 0, 0, 8);
 	for (int i = 0; i < 500; i++) {
 		sweep(dir);
 		if (CALL(UNLINKAT, parent, name, REMOVEDIR) == 0)
@@ -171,7 +230,8 @@ static void guard(const u64 *a)
 	}
 }
 
-void run(void)
+/* Runs the plan that comes over the socket. Returns in a session's process only. */
+static void interpret(char *shown)
 {
 	struct plan *plan = (struct plan *)BASE;
 	u64 have = 0;
@@ -195,8 +255,10 @@ void run(void)
 		for (int k = 0; k < 6; k++)
 			if (s->from[k])
 				s->arg[k] = plan->step[s->from[k] - 1].result;
+		if (s->nr == GUARD && serve(shown))
+			return;
 		if (s->nr == REAP || s->nr == GUARD) {
-			(s->nr == REAP ? reap : guard)(s->arg);
+			(s->nr == REAP ? reap : clear)(s->arg);
 			CALL(EXIT, 0);
 		}
 		s->result = call(s->nr, s->arg);
@@ -210,10 +272,17 @@ void run(void)
 	CALL(EXIT, 1);
 }
 
+/* The kernel's stack: argc, argv[0] ... (execve(2)). */
+void run(u64 *stack)
+{
+	for (;;)
+		interpret((char *)stack[1]);
+}
+
 __asm__(
 #if defined(__x86_64__)
-	".globl _start\n_start: xor %ebp, %ebp\n and $-16, %rsp\n call run\n"
+	".globl _start\n_start: xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n call run\n"
 #elif defined(__aarch64__)
-	".globl _start\n_start: mov x29, xzr\n mov x30, xzr\n b run\n"
+	".globl _start\n_start: mov x29, xzr\n mov x30, xzr\n mov x0, sp\n b run\n"
 #endif
 );
