@@ -5,7 +5,7 @@
 //
 // The record is a directory: journal.jsonl, one JSON object a line (Record,
 // described in docs/audit.md), and recordings/, one asciicast v2 file for
-// every session with a terminal. What Event, Begin and End have acknowledged
+// every session with a terminal. What Event, Durable and End have acknowledged
 // is on the disk, not on its way there. A recording follows the screen by some
 // milliseconds and is on the disk when End returns.
 //
@@ -123,8 +123,9 @@ func (l *Log) Event(e Event) error {
 	}))
 }
 
-// Begin writes that a session opens: durable on return, or the session does
-// not run. With a PTY its recording exists by then, header and all; the
+// Begin writes that a session opens. The disk may still be at work on return,
+// while the session is prepared: it must not run before Durable has said that
+// it may. With a PTY its recording exists by then, header and all; the
 // recording's own durability is End's promise.
 func (l *Log) Begin(m Meta) (*Session, error) {
 	id, err := uuid.NewV7()
@@ -138,7 +139,7 @@ func (l *Log) Begin(m Meta) (*Session, error) {
 		}
 		s.opened.Recording = &Recording{Name: s.recording.name}
 	}
-	if err := l.journal.append(&s.opened); err != nil {
+	if s.opening, err = l.journal.start(&s.opened); err != nil {
 		s.discard()
 		return nil, unrecorded(err)
 	}

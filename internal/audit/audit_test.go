@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -71,11 +72,20 @@ var xterm = &PTY{Term: "xterm-256color", Cols: 120, Rows: 40}
 
 func begin(t testing.TB, l *Log, m Meta) *Session {
 	t.Helper()
-	s, err := l.Begin(m)
+	s, err := beginDurably(l, m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// beginDurably has nothing else to do before the session may run.
+func beginDurably(l *Log, m Meta) (*Session, error) {
+	s, err := l.Begin(m)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Durable()
 }
 
 func must(t testing.TB, err error) {
@@ -188,7 +198,7 @@ func TestEveryRecordOfManySessionsIsThereInOrder(t *testing.T) {
 			if i%4 == 0 {
 				pty = xterm
 			}
-			s, err := l.Begin(alice(pty))
+			s, err := beginDurably(l, alice(pty))
 			if err != nil {
 				t.Error(err)
 				return
@@ -370,7 +380,7 @@ func TestASessionThatCannotBeWrittenDoesNotBegin(t *testing.T) {
 			l := opened(t, dir)
 			ops := watch(l)
 			ops.set(op, syscall.EROFS)
-			if _, err := l.Begin(alice(xterm)); !errors.Is(err, ErrUnrecorded) || !errors.Is(err, syscall.EROFS) {
+			if _, err := beginDurably(l, alice(xterm)); !errors.Is(err, ErrUnrecorded) || !errors.Is(err, syscall.EROFS) {
 				t.Errorf("Begin: %v", err)
 			}
 			if left, _ := os.ReadDir(filepath.Join(dir, shelfName)); len(left) > 0 {
@@ -549,7 +559,7 @@ func writeUntilKilled(dir string) {
 	for range 8 {
 		go func() {
 			for {
-				s, err := l.Begin(alice(xterm))
+				s, err := beginDurably(l, alice(xterm))
 				if err != nil {
 					os.Exit(1)
 				}
@@ -619,4 +629,28 @@ func writeAndKill(t *testing.T, dir string, steps int, acknowledged map[string]b
 	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Fatalf("writer: %v", err)
 	}
+}
+
+func TestNothingIsShownOfASessionBeforeItsOpeningIsDurable(t *testing.T) {
+	l := opened(t, t.TempDir())
+	ops := watch(l)
+	ops.set("sync journal", syscall.EIO)
+	for _, pty := range []*PTY{nil, xterm} {
+		s, err := l.Begin(alice(pty))
+		if err != nil {
+			t.Fatalf("Begin waits for the disk: %v", err)
+		}
+		var screen bytes.Buffer
+		if n, err := s.Output(&screen).Write([]byte("secret")); n != 0 || !errors.Is(err, ErrUnrecorded) || screen.Len() > 0 {
+			t.Errorf("shown %q, %v", screen.String(), err)
+		}
+		if err := s.Durable(); !errors.Is(err, ErrUnrecorded) || !errors.Is(err, syscall.EIO) {
+			t.Errorf("Durable: %v", err)
+		}
+		if err := s.End(0, "", "exited"); !errors.Is(err, ErrUnrecorded) {
+			t.Errorf("End of what has no opening: %v", err)
+		}
+	}
+	ops.set("sync journal", nil)
+	must(t, begin(t, l, alice(nil)).End(0, "", "exited"))
 }

@@ -60,6 +60,20 @@ func (j *journal) append(records ...*Record) error {
 	if leads {
 		j.commit(b)
 	}
+	return b.wait()
+}
+
+// start is append for who has something else to do before they wait.
+func (j *journal) start(records ...*Record) (*batch, error) {
+	b, leads, err := j.join(records)
+	if leads {
+		go j.commit(b) // whoever waits for b waits for it
+	}
+	return b, err
+}
+
+// wait returns when the batch is durable, or has failed.
+func (b *batch) wait() error {
 	<-b.done
 	return b.err
 }

@@ -331,7 +331,7 @@ func TestAFullDiskEndsWhatItCannotHoldAndNothingElse(t *testing.T) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("Event: %v", err)
 	}
-	if _, err := l.Begin(alice(xterm)); !errors.Is(err, ErrUnrecorded) || !errors.Is(err, syscall.ENOSPC) {
+	if _, err := beginDurably(l, alice(xterm)); !errors.Is(err, ErrUnrecorded) || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("Begin: %v", err)
 	}
 	must(t, os.Remove(ballast.Name()))

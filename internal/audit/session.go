@@ -11,6 +11,7 @@ import (
 type Session struct {
 	log       *Log
 	opened    Record // as written, less the command
+	opening   *batch // that line, on its way to the disk
 	recording *recording
 	failed    chan struct{}
 	in, out   atomic.Int64
@@ -20,11 +21,24 @@ type Session struct {
 // ID is a UUIDv7.
 func (s *Session) ID() string { return s.opened.Session }
 
+// Durable returns when the session's opening is on the disk. With an error it is
+// not, and the session must not run. It may be called more than once.
+func (s *Session) Durable() error {
+	err := s.opening.wait()
+	if err != nil {
+		s.discard()
+	}
+	return unrecorded(err)
+}
+
 // Output returns a writer that records, then writes to w: failing to record is
 // failing to write, with an error that is ErrUnrecorded. Without a pty it
 // counts bytes only.
 func (s *Session) Output(w io.Writer) io.Writer {
 	return writerFunc(func(p []byte) (int, error) {
+		if err := s.Durable(); err != nil {
+			return 0, err
+		}
 		if s.recording != nil {
 			if err := s.recording.add('o', p); err != nil {
 				return 0, unrecorded(err)
@@ -66,6 +80,9 @@ func (s *Session) Failed() <-chan struct{} { return s.failed }
 // nothing and returns what the first did.
 func (s *Session) End(code int, signal string, reason Reason) error {
 	return s.end.do(func() error {
+		if err := s.Durable(); err != nil {
+			return err // no close without an opening
+		}
 		return unrecorded(s.close(Exit{Code: code, Signal: signal, Reason: reason}))
 	})
 }

@@ -28,6 +28,10 @@ type Cmd struct {
 	Tools   *os.File // detached mount, seen at /dev/crashcart; stays the caller's to close
 	Profile string   // "general" if empty
 
+	// Ready, if it is not nil, is called when all is prepared and nothing runs
+	// yet. Its error ends Start, and is Start's.
+	Ready func() error
+
 	s *session
 }
 

@@ -161,6 +161,21 @@ func TestStartFailsWithTheReasonOfExecve(t *testing.T) {
 	before.Same(t)
 }
 
+func TestNothingRunsThatIsNotReady(t *testing.T) {
+	ctr := rig.Bare(t)
+	before := rig.Residue(t, ctr.PID)
+	c := command(t, ctr.PID, "touch /ran")
+	want := errors.New("not recorded")
+	c.Ready = func() error { return want }
+	if err := c.Start(); err != want {
+		t.Errorf("Start: %v, want Ready's own error", err)
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/ran", ctr.PID)); err == nil {
+		t.Error("the command ran")
+	}
+	before.Same(t)
+}
+
 func TestNothingIsLeftOfASession(t *testing.T) {
 	ctr := rig.Bare(t)
 	before := rig.Residue(t, ctr.PID)

@@ -51,6 +51,11 @@ func (c *Cmd) start() error {
 	if err != nil {
 		return err
 	}
+	if c.Ready != nil {
+		if err := c.Ready(); err != nil {
+			return err
+		}
+	}
 	s := &session{cgroup: files.cgroup}
 	if err := s.launch(p, files.list, c.ID); err != nil {
 		return err

@@ -42,6 +42,7 @@ func (s *session) command(ask ask, who authz.Subject, target *router.Target, d a
 		ID:      s.record.ID(),
 		Target:  target.Process,
 		Profile: d.Terms.Profile,
+		Ready:   s.record.Durable,
 	}
 	cmd.Path, cmd.Args = program(ask, s.pty != nil, d)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.streams.theirs[0], s.streams.theirs[1], s.streams.theirs[2]

@@ -49,6 +49,10 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	s.keep(s.streams)
 	process, err := s.server.enter(s.command(ask, who, target, decision))
 	s.streams.handedOver()
+	if errors.Is(err, audit.ErrUnrecorded) {
+		s.record = nil // there is none
+		return unrecorded(err)
+	}
 	if err != nil {
 		return notEntered(target, decision, err)
 	}
@@ -71,6 +75,7 @@ func (s *session) run(ctx context.Context, ask ask) {
 	s.tellStatus(ending)
 	said := s.farewell(ctx, ending)
 	s.endRecord(ending)
+	s.streams.gone()
 	if said { // or somebody still writes, and CloseWrite must not run beside it
 		s.ch.CloseWrite()
 	}

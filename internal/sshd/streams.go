@@ -199,8 +199,18 @@ func (st *streams) finish() {
 		return
 	}
 	close(st.over)
-	st.process.Close()
+	go func() { // gone waits for it: meanwhile, the record is ended
+		defer st.session.server.guard("end of a command")
+		st.process.Close()
+	}()
 	st.flowing.Wait()
+}
+
+// gone returns when nothing of the command is left.
+func (st *streams) gone() {
+	if st != nil && st.process != nil {
+		st.process.Close()
+	}
 }
 
 // Close closes our ends.
