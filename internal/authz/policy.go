@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -68,15 +67,20 @@ func (p *Permission) UnmarshalStrict(n *strictyaml.Node) {
 // look alike.
 type Name string
 
-var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
-
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (n *Name) UnmarshalText(text []byte) error {
-	if !name.Match(text) {
+	if !isName(string(text)) {
 		return fmt.Errorf("%.80q is no name: that is a letter or digit, then letters, digits and . _ @ + -, at most 64", text)
 	}
 	*n = Name(text)
 	return nil
+}
+
+func isName(s string) bool {
+	const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	return s != "" && len(s) <= 64 &&
+		strings.IndexByte(alphanumeric, s[0]) >= 0 &&
+		strings.Trim(s, alphanumeric+"._@+-") == ""
 }
 
 // Known is what rules may name besides people; neither list is empty.
