@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 
 	"github.com/creack/pty"
 	"github.com/google/uuid"
@@ -30,11 +31,11 @@ type enterCmd struct {
 // Run enters a container and exits as the command did: with its status, or 128
 // and the number of the signal that ended it. 125 is ours, 126 and 127 are for
 // a command that could not be run, or is not there.
-func (c enterCmd) Run(ctx context.Context) error {
+func (c enterCmd) Run() error {
 	if len(c.Cmd) > 0 && c.Cmd[0] == "--" {
 		c.Cmd = c.Cmd[1:] // kong leaves it in front of what it passes through
 	}
-	cmd, done, err := c.prepare(ctx)
+	cmd, done, err := c.prepare()
 	if err != nil {
 		return failed(125, err)
 	}
@@ -61,7 +62,7 @@ func failed(code int, err error) error {
 }
 
 // prepare finds the container and the tools.
-func (c enterCmd) prepare(ctx context.Context) (_ *nsexec.Cmd, done func(), err error) {
+func (c enterCmd) prepare() (_ *nsexec.Cmd, done func(), err error) {
 	cfg, err := c.config()
 	if err != nil {
 		return nil, nil, err
@@ -71,7 +72,7 @@ func (c enterCmd) prepare(ctx context.Context) (_ *nsexec.Cmd, done func(), err 
 		return nil, nil, err
 	}
 	table := router.Table{Runtimes: runtimes(cfg.Runtimes)}
-	target, err := table.Resolve(ctx, ref)
+	target, err := table.Resolve(context.Background(), ref)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -135,19 +136,22 @@ func (c enterCmd) config() (*config.Config, error) {
 // are one.
 func (c enterCmd) run(cmd *nsexec.Cmd) (nsexec.Status, error) {
 	defer cmd.Close()
+	// From here on they are the command's, also those that come too early.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	if term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())) {
-		return runOnTerminal(cmd)
+		return runOnTerminal(cmd, signals)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
 		return nsexec.Status{}, err
 	}
-	defer passOn(cmd, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)()
+	go passOn(signals, cmd)
 	return cmd.Wait()
 }
 
 // runOnTerminal gives the session a terminal of its own and ties ours to it.
-func runOnTerminal(cmd *nsexec.Cmd) (nsexec.Status, error) {
+func runOnTerminal(cmd *nsexec.Cmd, signals <-chan os.Signal) (nsexec.Status, error) {
 	tty, err := nsexec.OpenTTY()
 	if err != nil {
 		return nsexec.Status{}, err
@@ -164,9 +168,9 @@ func runOnTerminal(cmd *nsexec.Cmd) (nsexec.Status, error) {
 	}
 	defer term.Restore(int(os.Stdin.Fd()), state)
 	defer on(unix.SIGWINCH, func() { resize(tty) })()
-	defer passOn(cmd, unix.SIGTERM, unix.SIGHUP)()
 
-	// Nobody waits for this one: it reads until we exit.
+	// Nobody waits for these two: they read until we exit.
+	go passOn(signals, cmd)
 	go io.Copy(tty.Master, os.Stdin)
 	shown := make(chan struct{})
 	go func() {
@@ -186,14 +190,8 @@ func resize(tty *nsexec.TTY) {
 }
 
 // passOn sends the signals that we get to the command.
-func passOn(cmd *nsexec.Cmd, signals ...os.Signal) (stop func()) {
-	var stops []func()
-	for _, sig := range signals {
-		stops = append(stops, on(sig, func() { _ = cmd.Signal(sig.(unix.Signal)) }))
-	}
-	return func() {
-		for _, stop := range stops {
-			stop()
-		}
+func passOn(signals <-chan os.Signal, cmd *nsexec.Cmd) {
+	for sig := range signals {
+		_ = cmd.Signal(sig.(unix.Signal))
 	}
 }

@@ -43,6 +43,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code }), // --help
 		kong.BindTo(stdout, (*io.Writer)(nil)),
+		kong.BindToProvider(interruptible),
 	)
 	command, err := parser.Parse(args)
 	if exited >= 0 {
@@ -52,11 +53,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "cartsshd: %v (try: cartsshd --help)\n", err)
 		return 2
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends us at once
-	command.BindTo(ctx, (*context.Context)(nil))
-
 	err = command.Run()
 	var code exitCode
 	if errors.As(err, &code) {
@@ -67,6 +63,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// interruptible is for commands with something to put away: the first signal
+// ends the context, and a second one us. Other commands end at the first.
+func interruptible() (context.Context, error) {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, nil
 }
 
 // exitCode is the error of a command that has said all there is to say.

@@ -2,8 +2,10 @@ package e2e_test
 
 import (
 	"fmt"
+	"io"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cartsshd/cartsshd/test/rig"
@@ -48,6 +50,30 @@ func TestEnterIsLikeRunningTheCommandHere(t *testing.T) {
 		}
 	}
 	before.Same(t)
+}
+
+func TestEnterPassesSignalsOn(t *testing.T) {
+	d := rig.Docker(t)
+	d.Run(t, "web-1")
+	h := newHost(t, d)
+	for name, sig := range map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "QUIT": syscall.SIGQUIT} {
+		cmd := h.enter(t, "web-1", "--", "bash", "-c", "trap 'exit 9' "+name+"; echo ready; sleep 1000 & wait")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		cmd.Process.Signal(sig)
+		cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != 9 {
+			t.Errorf("%s: exit status %d", name, code)
+		}
+	}
 }
 
 func TestEnterHasATerminalWhereWeHave(t *testing.T) {
