@@ -4,13 +4,66 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// configure finds a free loop device and puts the file behind it, read-only.
-// The device is gone again when its last user is.
+const flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
+
+// attach returns a loop device with the file behind it, read-only. The device
+// is gone again when its last user is.
+func attach(file *os.File) (*os.File, error) {
+	if device := attached(file); device != nil {
+		return device, nil
+	}
+	return configure(file)
+}
+
+// attached finds the device of somebody who opened the same file, or nil. Its
+// file system is open already, and what was read of it is in memory. It cannot
+// go any more once we have it open.
+func attached(file *os.File) *os.File {
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
+	if err != nil {
+		return nil
+	}
+	devices, _ := filepath.Glob("/sys/block/loop*")
+	for _, name := range devices {
+		if text, _ := os.ReadFile(name + "/loop/backing_file"); string(text) != path+"\n" {
+			continue // nor opened: it may be in somebody's way
+		}
+		device, err := os.Open("/dev/" + filepath.Base(name))
+		if err != nil {
+			continue
+		}
+		if holds(device, file) {
+			return device
+		}
+		device.Close()
+	}
+	return nil
+}
+
+// holds reports whether this very file, and not another that had its name, is
+// behind the device, as configure puts it there.
+func holds(device, file *os.File) bool {
+	info, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	have, err := unix.IoctlLoopGetStatus64(int(device.Fd()))
+	if err != nil {
+		return false
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return have.Device == st.Dev && have.Inode == st.Ino &&
+		have.Flags == flags && have.Offset == 0 && have.Sizelimit == 0
+}
+
+// configure finds a free loop device and puts the file behind it.
 func configure(file *os.File) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
@@ -50,7 +103,7 @@ func take(control, file *os.File) (*os.File, error) {
 	}
 	config := unix.LoopConfig{
 		Fd:   uint32(file.Fd()),
-		Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR},
+		Info: unix.LoopInfo64{Flags: flags},
 	}
 	copy(config.Info.File_name[:unix.LO_NAME_SIZE-1], file.Name())
 	if err := unix.IoctlLoopConfigure(int(device.Fd()), &config); err != nil {

@@ -31,7 +31,8 @@ type Image struct {
 }
 
 // Open attaches the image file at path, read-only, and opens its file system.
-// Many may open the same file; each has a loop device of its own.
+// Who opens a file that is open already shares its loop device, also with
+// other processes.
 func Open(path string) (*Image, error) {
 	im, err := open(path)
 	if err != nil {
@@ -80,7 +81,7 @@ func mountFile(file *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	device, err := configure(file)
+	device, err := attach(file)
 	if err != nil {
 		return nil, err
 	}

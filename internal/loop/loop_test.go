@@ -268,8 +268,84 @@ func TestAHundredSessionsMountAtOnce(t *testing.T) {
 		}
 		all.Wait()
 	}
-	if n := len(devices(t, path)); n != 2 {
+}
+
+func TestWhoOpensAFileThatIsOpenSharesItsDevice(t *testing.T) {
+	need.Root(t)
+	path := makeImage(t, "squashfs")
+	first, second := openImage(t, path), openImage(t, path)
+	if n := len(devices(t, path)); n != 1 {
 		t.Errorf("%d loop devices for two open images", n)
+	}
+	must(t, first.Close())
+	if b, err := os.ReadFile(in(mount(t, second, nil), "hello")); err != nil || string(b) != "hello\n" {
+		t.Errorf("after the first was closed, the second reads %q, %v", b, err)
+	}
+}
+
+func TestAFileOfTheSameNameIsAnotherImage(t *testing.T) {
+	need.Root(t)
+	path := makeImage(t, "squashfs")
+	before := mount(t, openImage(t, path), nil)
+	must(t, os.Rename(makeImage(t, "erofs"), path))
+	after := mount(t, openImage(t, path), nil)
+	for m, want := range map[*os.File]int64{before: unix.SQUASHFS_MAGIC, after: unix.EROFS_SUPER_MAGIC_V1} {
+		var st unix.Statfs_t
+		must(t, unix.Fstatfs(int(m.Fd()), &st))
+		if st.Type != want {
+			t.Errorf("file system %#x, want %#x", st.Type, want)
+		}
+	}
+}
+
+// What somebody else has put behind a device could be written to, be a part of
+// the file only, or stay when we are gone.
+func TestADeviceThatIsNotLikeOursIsNotShared(t *testing.T) {
+	need.Root(t)
+	path := makeImage(t, "squashfs")
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	defer file.Close()
+	for name, info := range map[string]unix.LoopInfo64{
+		"writable": {Flags: unix.LO_FLAGS_AUTOCLEAR},
+		"to stay":  {Flags: unix.LO_FLAGS_READ_ONLY},
+		"offset":   {Flags: flags, Offset: 512},
+		"cut":      {Flags: flags, Sizelimit: 1 << 20},
+	} {
+		device := attachAs(t, file, info)
+		im, err := Open(path)
+		must(t, err)
+		if n := len(devices(t, path)); n != 2 {
+			t.Errorf("%s: shared", name)
+		}
+		must(t, im.Close())
+		if info.Flags&unix.LO_FLAGS_AUTOCLEAR == 0 {
+			must(t, unix.IoctlSetInt(int(device.Fd()), unix.LOOP_CLR_FD, 0))
+		}
+		device.Close()
+		gone(t, path)
+	}
+}
+
+// attachAs puts the file behind a loop device in another way than ours.
+func attachAs(t *testing.T, file *os.File, info unix.LoopInfo64) *os.File {
+	t.Helper()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	must(t, err)
+	defer control.Close()
+	for {
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		must(t, err)
+		device, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
+		must(t, err)
+		err = unix.IoctlLoopConfigure(int(device.Fd()), &unix.LoopConfig{Fd: uint32(file.Fd()), Info: info})
+		if err == nil {
+			return device
+		}
+		device.Close()
+		if err != unix.EBUSY {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -283,6 +359,9 @@ func TestManyOpenAtOnceWithoutTakingEachOthersDevice(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 				return
+			}
+			if _, err := os.Stat(in(im.mount, "hello")); err != nil {
+				t.Error(err)
 			}
 			im.Close()
 		})
