@@ -249,6 +249,7 @@ func TestToolsDoTheirWork(t *testing.T) {
 			`lsof -p $$ 2>/dev/null | grep crashcart/bin/bash`:                           "txt",
 			`strace -e trace=execve true 2>&1`:                                           `execve("/dev/crashcart/bin/true"`,
 			`LANG=C.UTF-8 bash -c 'x=äöü; echo ${#x}'`:                                   "3",
+			`bash --login -c 'shopt login_shell; type -t logout'`:                        "on\nbuiltin",
 			`. /dev/crashcart/.crashcartrc; echo "$INPUTRC${HISTFILE-unset}$PATH"`:       "/dev/crashcart/inputrcunset/dev/crashcart/bin:",
 		} {
 			b.want(t, script, want)

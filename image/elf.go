@@ -177,8 +177,12 @@ func whole(old, new string) edit {
 	return edit{old: "\x00" + old + "\x00", new: "\x00" + new + strings.Repeat("\x00", len(old)-len(new)+1)}
 }
 
-// blank makes a C string empty: open("") is ENOENT in any container.
-func blank(old string) edit { return whole(old, "") }
+// blank makes a C string empty: open("") is ENOENT in any container. Only the
+// first byte goes. Linkers keep a string that another one ends in as the tail
+// of that: bash's "logout" is the end of "~/.bash_logout".
+func blank(old string) edit {
+	return edit{old: "\x00" + old + "\x00", new: "\x00\x00" + old[1:] + "\x00"}
+}
 
 func (e edit) apply(b []byte) int {
 	n := 0

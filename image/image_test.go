@@ -245,7 +245,8 @@ func TestEditsKeepTheSizeAndTouchWholeStringsOnly(t *testing.T) {
 		in, want string
 		n        int
 	}{
-		{blank("/etc/profile"), "a\x00/etc/profile\x00b", "a\x00" + strings.Repeat("\x00", 12) + "\x00b", 1},
+		{blank("/etc/profile"), "a\x00/etc/profile\x00b", "a\x00\x00etc/profile\x00b", 1},
+		{blank("/etc/a"), "\x00/etc/a\x00/etc/a\x00", "\x00\x00etc/a\x00\x00etc/a\x00", 2},
 		{blank("/etc/profile"), "a\x00/etc/profile.d\x00", "a\x00/etc/profile.d\x00", 0},
 		{blank("/etc/profile"), "a\x00/my/etc/profile\x00", "a\x00/my/etc/profile\x00", 0},
 		{whole("12345", "abc"), "\x0012345\x0012345\x00", "\x00abc\x00\x00\x00abc\x00\x00\x00", 2},
