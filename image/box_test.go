@@ -103,9 +103,46 @@ func (b *box) busybox(t *testing.T) {
 // run runs a program of the box, and returns what it printed and its status.
 func (b *box) run(t *testing.T, argv ...string) (string, int) {
 	t.Helper()
+	c := b.command(t, argv)
+	defer c.ExtraFiles[0].Close()
+	out, err := c.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return string(out), c.ProcessState.ExitCode()
+}
+
+// typed runs it on a terminal, and returns what is seen there.
+func (b *box) typed(t *testing.T, keys string, argv ...string) string {
+	t.Helper()
+	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer screen.Close()
+	must(t, unix.IoctlSetPointerInt(int(screen.Fd()), unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetInt(int(screen.Fd()), unix.TIOCGPTN)
+	must(t, err)
+	tty, err := os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer tty.Close()
+
+	c := b.command(t, argv)
+	defer c.ExtraFiles[0].Close()
+	c.Stdin, c.Stdout, c.Stderr = tty, tty, tty
+	c.SysProcAttr.Setsid, c.SysProcAttr.Setctty = true, true
+	must(t, c.Start())
+	tty.Close()
+	_, err = screen.WriteString(keys)
+	must(t, err)
+	seen, _ := io.ReadAll(screen) // ends in EIO, with the last that has it open
+	c.Wait()
+	return string(seen)
+}
+
+// command is the test binary, about to become a program of the box.
+func (b *box) command(t *testing.T, argv []string) *exec.Cmd {
+	t.Helper()
 	m, err := b.image.Mount(nil)
 	must(t, err)
-	defer m.Close()
 	c := exec.CommandContext(t.Context(), "/proc/self/exe", argv...)
 	// The box's environment is not for the test binary, which it could hurt.
 	c.Env = []string{boxEnv + "=" + b.root, boxEnv + "_ENV=" + strings.Join(b.env, "\n")}
@@ -114,11 +151,7 @@ func (b *box) run(t *testing.T, argv ...string) (string, int) {
 	if b.netns {
 		c.SysProcAttr.Unshareflags |= syscall.CLONE_NEWNET
 	}
-	out, err := c.CombinedOutput()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	return string(out), c.ProcessState.ExitCode()
+	return c
 }
 
 func (b *box) bash(t *testing.T, script string) (string, int) {

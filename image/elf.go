@@ -49,6 +49,9 @@ func (o *object) interp() string {
 	return strings.TrimRight(string(o.data[p.Off:p.Off+p.Filesz]), "\x00")
 }
 
+// static says that a program has all of its libraries in it.
+func (o *object) static() bool { return o.interp() == "" && len(o.needed()) == 0 }
+
 func (o *object) interpProg() *elf.Prog {
 	for _, p := range o.elf.Progs {
 		if p.Type == elf.PT_INTERP && p.Off+p.Filesz <= uint64(len(o.data)) {

@@ -1,8 +1,11 @@
 package image
 
 import (
+	"encoding/binary"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cartsshd/cartsshd/internal/need"
@@ -20,16 +23,24 @@ __attribute__((constructor)) static void load(void) { mark(); }
 unsigned la_version(unsigned v) { mark(); return v; }
 `
 
+func evilLibrary(t *testing.T) string {
+	t.Helper()
+	gcc := need.Tool(t, "gcc", "gcc")
+	dir := t.TempDir()
+	src, out := filepath.Join(dir, "evil.c"), filepath.Join(dir, "evil.so")
+	must(t, os.WriteFile(src, []byte(evil), 0o600))
+	run(t, gcc+" -shared -fPIC -nostdlib -o "+out+" "+src)
+	code, err := os.ReadFile(out)
+	must(t, err)
+	return string(code)
+}
+
 // poison makes the box's root an enemy's: every file by which a dynamically
 // linked program, a shell, an editor or a TLS library can be steered.
 func (b *box) poison(t *testing.T) {
 	t.Helper()
-	gcc := need.Tool(t, "gcc", "gcc")
-	src := filepath.Join(t.TempDir(), "evil.c")
-	must(t, os.WriteFile(src, []byte(evil), 0o600))
-	run(t, gcc+" -shared -fPIC -nostdlib -o "+b.root+"/evil.so "+src)
-	code, err := os.ReadFile(b.root + "/evil.so")
-	must(t, err)
+	code := evilLibrary(t)
+	b.write(t, "evil.so", code)
 
 	for _, dir := range []string{"lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib", "usr/lib", "lib64"} {
 		for _, lib := range []string{
@@ -37,7 +48,7 @@ func (b *box) poison(t *testing.T) {
 			"glibc-hwcaps/x86-64-v2/libc.so.6", "tls/libc.so.6", "gconv/EVIL.so", "engines-3/evil.so", "ossl-modules/evil.so",
 			"sasl2/libevil.so", "gss/evil.so", "pkcs11/evil.so", "krb5/plugins/preauth/evil.so", "tc/q_evil.so", "ip/link_evil.so",
 		} {
-			b.write(t, dir+"/"+lib, string(code))
+			b.write(t, dir+"/"+lib, code)
 		}
 		b.write(t, dir+"/gconv/gconv-modules", "module UTF-8// INTERNAL EVIL 1\nmodule EVIL// INTERNAL EVIL 1\nmodule INTERNAL EVIL// EVIL 1\n")
 	}
@@ -102,4 +113,213 @@ func TestTheHostileRootHurtsAnOrdinaryProgram(t *testing.T) {
 	if out, code := b.run(t, "/plain/ld.so", "/plain/true"); code == 0 {
 		t.Errorf("it found a C library that is not the hostile one: %s", out)
 	}
+}
+
+// attack is a way of a container into a bash of somebody else's.
+type attack struct {
+	name string
+	set  func(t *testing.T, b *box)
+	env  []string
+	args []string // of bash
+	keys string   // what is typed; with it, bash gets a terminal
+}
+
+// attacks leave a mark, or print EVIL.
+func attacks(evil string) []attack {
+	file := func(name, text string) func(*testing.T, *box) {
+		return func(t *testing.T, b *box) { b.write(t, name, text) }
+	}
+	// A name that is in no file makes glibc ask every module.
+	const who = `echo ~nosuchuser; name='\u'; echo "${name@P}"`
+	module := func(dir string) func(*testing.T, *box) {
+		return func(t *testing.T, b *box) {
+			b.write(t, "etc/nsswitch.conf", "passwd: evil files\n")
+			b.write(t, dir+"/libnss_evil.so.2", evil)
+		}
+	}
+	converter := func(dir, list string) func(*testing.T, *box) {
+		return func(t *testing.T, b *box) {
+			b.write(t, dir+"/"+list, "module UTF-8// ANSI_X3.4-1968// EVIL 1\n")
+			b.write(t, dir+"/EVIL.so", evil)
+		}
+	}
+	const (
+		multiarch = "lib/x86_64-linux-gnu"
+		euro      = `printf '\u20ac'`
+		isUTF8    = `x=$'\xc3\xa4'; [ ${#x} = 2 ] || echo EVIL`
+	)
+	command := func(script string) []string { return []string{"-c", script} }
+
+	return []attack{
+		{name: "module in /lib/multiarch", set: module(multiarch), args: command(who)},
+		{name: "module in /usr/lib/multiarch", set: module("usr/" + multiarch), args: command(who)},
+		{name: "module in /lib", set: module("lib"), args: command(who)},
+		{name: "module in /usr/lib", set: module("usr/lib"), args: command(who)},
+		{name: "module in the cache", set: cached(module("opt")), args: command(who)},
+		{name: "LD_LIBRARY_PATH", set: module("opt"), env: []string{"LD_LIBRARY_PATH=/opt"}, args: command(who)},
+		{name: "nscd", set: nscdOf, args: command(who)},
+
+		{name: "gconv", set: converter("usr/"+multiarch+"/gconv", "gconv-modules"), args: command(euro)},
+		{name: "gconv.d", set: converter("usr/"+multiarch+"/gconv", "gconv-modules.d/evil.conf"), args: command(euro)},
+		{name: "GCONV_PATH", set: converter("opt", "gconv-modules"), env: []string{"GCONV_PATH=/opt"}, args: command(euro)},
+		{name: "locale", set: locale("usr/lib/locale/xx_XX.utf8"), env: []string{"LC_ALL=xx_XX.UTF-8"}, args: command(isUTF8)},
+		{name: "translation", set: translation, env: []string{"LC_ALL=C.UTF-8", "LANGUAGE=xx"}, args: command("nosuchcommand; true")},
+
+		{name: "bash.bashrc", set: file("etc/bash.bashrc", ": >/mark"), args: []string{"-i", "-c", ":"}},
+		{name: ".bashrc", set: file("root/.bashrc", ": >/mark"), args: []string{"-i", "-c", ":"}},
+		{name: "profile", set: file("etc/profile", ": >/mark"), args: []string{"-l", "-c", ":"}},
+		{name: ".bash_profile", set: file("root/.bash_profile", ": >/mark"), args: []string{"-l", "-c", ":"}},
+		{name: ".bash_login", set: file("root/.bash_login", ": >/mark"), args: []string{"-l", "-c", ":"}},
+		{name: ".profile", set: file("root/.profile", ": >/mark"), args: []string{"-l", "-c", ":"}},
+		{name: ".bash_logout", set: file("root/.bash_logout", ": >/mark"), args: []string{"-l", "-c", "exit"}},
+		{name: "bash.bash_logout", set: file("etc/bash.bash_logout", ": >/mark"), args: []string{"-l", "-c", "exit"}},
+		{name: "inputrc", set: file("etc/inputrc", `"\C-x": "EVIL"`+"\n"), args: command("bind -s")},
+		{name: ".inputrc", set: file("root/.inputrc", `"\C-x": "EVIL"`+"\n"), args: command("bind -s")},
+		{name: "inputrc, at a prompt", set: file("etc/inputrc", `"y": ": >/mark\n"`+"\n"), args: []string{"-i"}, keys: "y\nexit\n"},
+		{name: "terminfo in /usr/share", set: terminal("usr/share/terminfo"), env: []string{"TERM=evil"}, args: []string{"-i"}, keys: "\fexit\n"},
+		{name: "terminfo in /lib", set: terminal("lib/terminfo"), env: []string{"TERM=evil"}, args: []string{"-i"}, keys: "\fexit\n"},
+		{name: "terminfo in /etc", set: terminal("etc/terminfo"), env: []string{"TERM=evil"}, args: []string{"-i"}, keys: "\fexit\n"},
+		{name: ".terminfo", set: terminal("root/.terminfo"), env: []string{"TERM=evil"}, args: []string{"-i"}, keys: "\fexit\n"},
+	}
+}
+
+// Debian's own bash shows that each attack works, and that it would be seen.
+func TestNothingOfTheContainerReachesTheShell(t *testing.T) {
+	evil := evilLibrary(t)
+	ordinary := program(t, "bash-static")
+	for from, img := range map[string]string{"host": hostImage(t), "debian": debianImage(t)} {
+		for _, a := range attacks(evil) {
+			t.Run(from+"/"+a.name, func(t *testing.T) {
+				b := newBox(t, img)
+				b.write(t, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+				b.write(t, "plain/bash", ordinary)
+				b.env = append([]string{"PATH=" + Root + "/bin", "HOME=/root", "TERM=dumb"}, a.env...)
+				a.set(t, b)
+				if out, marked := b.suffers(t, a, "/plain/bash"); !marked {
+					t.Errorf("it does Debian's bash no harm: %q", out)
+				}
+				if out, marked := b.suffers(t, a, Root+"/bin/bash"); marked {
+					t.Errorf("it got in: %q", out)
+				}
+			})
+		}
+	}
+}
+
+// A path that is edited short must not leave the root behind it: a list of
+// directories is as long as it was.
+func TestALocaleInTheRootIsNoneOfTheShells(t *testing.T) {
+	for _, img := range []string{hostImage(t), debianImage(t)} {
+		b := newBox(t, img)
+		locale("xx_XX.utf8")(t, b)
+		b.env = append(b.env, "LC_ALL=xx_XX.UTF-8")
+		b.want(t, `x=$'\xc3\xa4'; echo ${#x}`, "2\n")
+		b.want(t, `printf 'ä' | wc -m`, "2\n")
+	}
+}
+
+func TestNoProgramAsksTheContainersNscd(t *testing.T) {
+	b := newBox(t, debianImage(t))
+	nscdOf(t, b)
+	b.bash(t, "id root; ls -l /; curl -s http://nosuchhost.example; ps -ef")
+	if _, err := os.Stat(b.root + "/mark"); err == nil {
+		t.Error("one did")
+	}
+}
+
+// suffers says what a bash printed, and whether that or the mark is the enemy's.
+func (b *box) suffers(t *testing.T, a attack, bash string) (string, bool) {
+	t.Helper()
+	os.Remove(b.root + "/mark")
+	argv := append([]string{bash}, a.args...)
+	var out string
+	if a.keys != "" {
+		out = b.typed(t, a.keys, argv...)
+	} else {
+		out, _ = b.run(t, argv...)
+	}
+	_, err := os.Stat(b.root + "/mark")
+	return out, err == nil || strings.Contains(out, "EVIL")
+}
+
+// cached is what ldconfig(8) finds of it.
+func cached(set func(*testing.T, *box)) func(*testing.T, *box) {
+	return func(t *testing.T, b *box) {
+		set(t, b)
+		b.write(t, "etc/ld.so.conf", "/opt\n")
+		run(t, need.Tool(t, "ldconfig", "libc-bin")+" -X -r "+b.root)
+	}
+}
+
+// nscdOf listens where glibc asks for users before it reads /etc/passwd.
+func nscdOf(t *testing.T, b *box) {
+	dir := filepath.Join(b.root, "var/run/nscd")
+	must(t, os.MkdirAll(dir, 0o755))
+	t.Chdir(dir) // a socket's path is short
+	l, err := net.Listen("unix", "socket")
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() { // ends with the listener
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			os.WriteFile(b.root+"/mark", nil, 0o600)
+			c.Close()
+		}
+	}()
+}
+
+// locale is one in UTF-8, whatever its name.
+func locale(dir string) func(*testing.T, *box) {
+	return func(t *testing.T, b *box) {
+		must(t, os.MkdirAll(filepath.Join(b.root, filepath.Dir(dir)), 0o755))
+		run(t, "cp -r /usr/lib/locale/C.utf8 "+filepath.Join(b.root, dir))
+	}
+}
+
+// translation is a catalog of gettext's with one sentence of bash in it.
+func translation(t *testing.T, b *box) {
+	locale("usr/lib/locale/C.utf8")(t, b)
+	texts := []string{"", "Content-Type: text/plain; charset=UTF-8\n", "%s: command not found", "EVIL %s"}
+	const head = 28
+	var tables, text []byte
+	at := head + 16*len(texts)/2
+	for _, i := range []int{0, 2, 1, 3} {
+		tables = binary.LittleEndian.AppendUint32(tables, uint32(len(texts[i])))
+		tables = binary.LittleEndian.AppendUint32(tables, uint32(at+len(text)))
+		text = append(append(text, texts[i]...), 0)
+	}
+	catalog := []byte{}
+	for _, word := range []uint32{0x950412de, 0, 2, head, head + 16, 0, uint32(at)} {
+		catalog = binary.LittleEndian.AppendUint32(catalog, word)
+	}
+	b.write(t, "usr/share/locale/xx/LC_MESSAGES/bash.mo", string(catalog)+string(tables)+string(text))
+}
+
+// terminal is the description of one that is cleared by the enemy's text.
+func terminal(dir string) func(*testing.T, *box) {
+	return func(t *testing.T, b *box) {
+		src := filepath.Join(t.TempDir(), "evil.ti")
+		must(t, os.WriteFile(src, []byte("evil|x,\n\tam, cols#80, lines#24, clear=EVIL, cr=\\r, cud1=\\n, el=\\E[K, cuu1=\\E[A,\n"), 0o600))
+		dir := filepath.Join(b.root, dir)
+		must(t, os.MkdirAll(dir, 0o755)) // or tic writes to ~/.terminfo
+		run(t, need.Tool(t, "tic", "ncurses-bin")+" -x -o "+dir+" "+src)
+	}
+}
+
+// program is one of Debian's packages, as it is there.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	debianImage(t)
+	b, err := newBuild(Options{Output: "x"})
+	must(t, err)
+	s, err := b.source(t.Context())
+	must(t, err)
+	real, err := s.program(name)
+	must(t, err)
+	data, err := os.ReadFile(s.host(real))
+	must(t, err)
+	return string(data)
 }

@@ -5,8 +5,9 @@
 // The tools are Debian's, or the building machine's own, byte for byte but for
 // the paths compiled into them: each executable names the image's own loader,
 // which looks for libraries in the image and nowhere else, and knows neither
-// /etc/ld.so.preload nor LD_PRELOAD. Nothing is compiled, nothing is patched
-// that does not keep its size, and root is not needed.
+// /etc/ld.so.preload nor LD_PRELOAD. The shell, which every session starts, is a
+// static one where there is one; it loads nothing at all. Nothing is compiled,
+// nothing is patched that does not keep its size, and root is not needed.
 //
 // # What an environment must hold
 //

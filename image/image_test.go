@@ -123,6 +123,16 @@ func TestWhatTheMachineLacksIsReported(t *testing.T) {
 	}
 }
 
+// Whichever program is the first, and whichever of them are static.
+func TestEveryOrderIsProven(t *testing.T) {
+	need.Tool(t, "mksquashfs", "squashfs-tools")
+	for _, list := range [][]string{{"sed: sed", "bash: bash"}, {"bash: bash", "sed: sed"}, {"x: bash=bash-static"}, {"sed: sed", "x: bash=bash-static"}} {
+		if err := Build(t.Context(), Options{Output: filepath.Join(t.TempDir(), "tools.img"), FromHost: true, Packages: list}); err != nil {
+			t.Errorf("%s: %v", list, err)
+		}
+	}
+}
+
 func TestErrorsNameTheWayOut(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "tools.img")
 	for want, o := range map[string]Options{
@@ -184,7 +194,7 @@ func TestTheDefaultListIsWellFormed(t *testing.T) {
 			if commands[c.name] {
 				t.Errorf("%s is named twice", c.name)
 			}
-			if c.of != "" && !commands[c.of] {
+			if c.of != "" && !commands[c.of] && c.of != p.name {
 				t.Errorf("%s is an alias of %s, which is not named before", c.name, c.of)
 			}
 			commands[c.name] = true
@@ -210,6 +220,69 @@ func TestALoaderOfAnotherMakeIsRefused(t *testing.T) {
 		err = o.relocateLoader(a)
 		if err == nil || !strings.HasPrefix(err.Error(), what+": found 0 times") {
 			t.Errorf("without %s: %v", what, err)
+		}
+	}
+}
+
+// So must a static bash.
+func TestAStaticBashOfAnotherMakeIsRefused(t *testing.T) {
+	a, err := archOf("amd64")
+	must(t, err)
+	bash := program(t, "bash-static")
+	for what, pattern := range map[string]string{
+		"the table of system directories": systemDirs(a).old,
+		"the cache file":                  "/etc/ld.so.cache\x00",
+		"LD_LIBRARY_PATH":                 "LD_LIBRARY_PATH\x00",
+		"GCONV_PATH":                      "GCONV_PATH\x00",
+		"the modules of nsswitch.conf":    "libnss_%s.so%s\x00",
+		"the directory of gconv":          "/usr/lib/x86_64-linux-gnu/gconv",
+		"the directory of locales":        "/usr/lib/locale",
+		"the directory of translations":   "/usr/share/locale",
+		"nscd's socket":                   "/var/run/nscd/so",
+	} {
+		src := t.TempDir()
+		must(t, os.WriteFile(filepath.Join(src, "bash"), []byte(strings.ReplaceAll(bash, pattern, strings.Repeat("x", len(pattern)))), 0o755))
+		tree := newTree(t.TempDir(), a)
+		err := tree.addCommand(&source{root: src, bins: []string{"/"}}, command{name: "bash"})
+		if err == nil || !strings.HasPrefix(err.Error(), what+": found 0 times") {
+			t.Errorf("without %s: %v", what, err)
+		}
+	}
+}
+
+func TestAStaticProgramOfAnotherLibraryIsLeftAlone(t *testing.T) {
+	a, err := archOf("amd64")
+	must(t, err)
+	gcc := need.Tool(t, "gcc", "gcc")
+	src := t.TempDir()
+	run(t, "echo 'void _start(void){for(;;);}' | "+gcc+" -x c - -static -nostdlib -o "+src+"/tool")
+	tree := newTree(t.TempDir(), a)
+	s := &source{root: src, bins: []string{"/"}}
+	must(t, tree.addCommand(s, command{name: "tool"}))
+	if err := tree.addCommand(s, command{name: "bash", of: "tool"}); err != nil {
+		t.Errorf("an alias of what is there: %v", err)
+	}
+	must(t, os.Rename(src+"/tool", src+"/bash"))
+	tree = newTree(t.TempDir(), a)
+	if err := tree.addCommand(s, command{name: "bash"}); err == nil || !strings.Contains(err.Error(), "not a static program that can be made private") {
+		t.Errorf("a shell that nothing is known of: %v", err)
+	}
+}
+
+func TestAnAliasIsWhatItStandsForElseItself(t *testing.T) {
+	a, err := archOf("amd64")
+	must(t, err)
+	src := t.TempDir()
+	s := &source{root: src, bins: []string{"/"}}
+	for _, c := range []struct{ there, want string }{{"bash", "bash"}, {"bash-static", "bash-static"}} {
+		must(t, os.WriteFile(filepath.Join(src, c.there), []byte("#!/bin/sh\n# "+c.there+"\n"), 0o755))
+		tree := newTree(t.TempDir(), a)
+		must(t, tree.addCommand(s, command{name: "bash", of: "bash-static"}))
+		must(t, tree.addCommand(s, command{name: "sh", of: "bash"}))
+		got, err := os.ReadFile(filepath.Join(tree.root, "bin/bash"))
+		must(t, err)
+		if to, _ := os.Readlink(filepath.Join(tree.root, "bin/sh")); !strings.HasSuffix(string(got), "# "+c.want+"\n") || to != "bash" {
+			t.Errorf("bash is %q, and sh leads to %q", got, to)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -61,6 +62,12 @@ func (o *object) relocateOpenSSL() error {
 	return nil
 }
 
+// nscd is the daemon of glibc's that is asked before /etc/passwd is read, in
+// memory that it shares: the container's could rewrite what is being looked at.
+// The path is put together of these sixteen bytes and of "/socket", one over
+// the other, which leaves no room for one in the image.
+var nscd = prefix("/var/run/nscd/so", "/proc/version/so")
+
 // paths are the edits of every file but the loader, whole strings before
 // prefixes. Most targets are a lucky length: no target may be longer than what
 // it replaces, hence the one-letter names in the image's root (see addOwn).
@@ -111,6 +118,8 @@ func paths(a arch) []edit {
 		// Locales, and translations, which are format strings.
 		prefix("/usr/share/locale", Root+"/lc"),
 		prefix("/usr/lib/locale", Root),
+
+		nscd,
 	}
 }
 
@@ -121,18 +130,61 @@ func paths(a arch) []edit {
 // Every pattern must be there. A loader of another make would otherwise be
 // half private, and nobody would know.
 func (o *object) relocateLoader(a arch) error {
-	for _, s := range []struct {
-		what  string
-		found int
-		most  int
-	}{
-		{"the table of system directories", o.edit(systemDirs(a)), 2},
-		{"the cache file", o.edit(whole("/etc/ld.so.cache", Root+"/c")), 1},
-		{"the preload file", o.edit(whole("/etc/ld.so.preload", Root+"/pre")), 1},
-		{"the search for LD_ variables", o.forgetLD(a), 1},
-	} {
-		if s.found < 1 || s.found > s.most {
-			return fmt.Errorf("%s: found %d times: not a loader that can be made private (known: glibc 2.36)", s.what, s.found)
+	return madePrivate("loader", []edited{
+		{"the table of system directories", o.edit(systemDirs(a)), 1, 2},
+		{"the cache file", o.edit(whole(ldCache, Root+"/c")), 1, 1},
+		{"the preload file", o.edit(whole("/etc/ld.so.preload", Root+"/pre")), 1, 1},
+		{"the search for LD_ variables", o.forgetLD(a), 1, 1},
+	})
+}
+
+const (
+	ldCache       = "/etc/ld.so.cache"
+	ldLibraryPath = "LD_LIBRARY_PATH"
+)
+
+// loads says that a static program of glibc has a loader in it, as most have:
+// for modules of nsswitch.conf and of iconv.
+func (o *object) loads() bool {
+	return slices.ContainsFunc(o.constants(), func(part []byte) bool {
+		return bytes.Contains(part, []byte("\x00"+ldLibraryPath+"\x00"))
+	})
+}
+
+// relocateStatic does to the loader within a static program what relocateLoader
+// does to the other, and leaves it nothing to load: files and dns of
+// nsswitch.conf are built in, any further module is "/", a directory in every
+// container. Locales and translations are no code, but nobody has checked them
+// either.
+//
+// It comes before relocate, which would change some of the table. Directories
+// are edited as prefixes: what follows the NUL of a shorter one would be a
+// second one in a list, the container's root.
+func (o *object) relocateStatic(a arch) error {
+	usrlib := "/usr/lib/" + a.multiarch
+	return madePrivate("static program", []edited{
+		{"the table of system directories", o.edit(systemDirs(a)), 1, 1},
+		{"the cache file", o.edit(whole(ldCache, Root+"/c")), 1, 1},
+		{ldLibraryPath, o.edit(blank(ldLibraryPath)), 1, 2}, // the second is of a list for setuid programs
+		{"GCONV_PATH", o.edit(blank("GCONV_PATH")), 1, 2},
+		{"the modules of nsswitch.conf", o.edit(whole("libnss_%s.so%s", "/")), 1, 1},
+		{"the directory of gconv", o.edit(prefix(usrlib+"/gconv", Root+"/lib/gconv")), 2, 2},
+		{"the directory of locales", o.edit(prefix("/usr/lib/locale", Root)), 2, 2},
+		{"the directory of translations", o.edit(prefix("/usr/share/locale", Root+"/lc")), 1, 2},
+		{"nscd's socket", o.edit(nscd), 1, 1},
+	})
+}
+
+// edited is an edit that must not be missing, and has a number of places.
+type edited struct {
+	what               string
+	found, least, most int
+}
+
+func madePrivate(kind string, edits []edited) error {
+	for _, e := range edits {
+		if e.found < e.least || e.found > e.most {
+			return fmt.Errorf("%s: found %d times: not a %s that can be made private (known: glibc 2.36)", e.what, e.found, kind)
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -18,12 +19,15 @@ import (
 // tree is the image's file system while it is being filled. Names in it are
 // relative: "bin/bash".
 type tree struct {
-	root   string
-	arch   arch
-	files  map[string]bool
-	from   map[string]string // bin/NAME → the source's file it was made of
-	want   []library
-	loader string // as the source's programs name it
+	root  string
+	arch  arch
+	files map[string]bool
+	from  map[string]string // bin/NAME → the source's file it was made of
+	want  []library
+
+	loader  string // as the source's programs name it
+	loading string // bin/NAME of the first that does
+	static  bool   // bash is
 }
 
 // library is a DT_NEEDED still to be brought in, where whoever needs it has it
@@ -77,7 +81,8 @@ func (t *tree) count(dir string) int {
 	return n
 }
 
-// addCommand adds bin/NAME, as the program itself or as a link to it.
+// addCommand adds bin/NAME, as the program itself or as a link to it. What an
+// alias stands for is the program if it is not taken under its own name.
 func (t *tree) addCommand(s *source, c command) error {
 	if t.files["bin/"+c.name] {
 		return nil
@@ -85,7 +90,10 @@ func (t *tree) addCommand(s *source, c command) error {
 	if c.of != "" && t.files["bin/"+c.of] {
 		return t.link("bin/"+c.name, c.of)
 	}
-	real, err := s.program(c.name)
+	real, err := s.program(cmp.Or(c.of, c.name))
+	if errors.Is(err, fs.ErrNotExist) && c.of != "" {
+		real, err = s.program(c.name)
+	}
 	if err != nil {
 		return err
 	}
@@ -109,10 +117,17 @@ func (t *tree) addProgram(s *source, name, real string) error {
 	if err != nil {
 		return err
 	}
-	if name == "bin/bash" {
-		t.loader = o.interp()
+	if in := o.interp(); in != "" && t.loader == "" {
+		t.loader, t.loading = in, name
 	}
 	t.need(o, path.Dir(real), name)
+	bash := name == "bin/bash"
+	t.static = t.static || bash && o.static()
+	if o.static() && (bash || o.loads()) {
+		if err := o.relocateStatic(t.arch); err != nil {
+			return err
+		}
+	}
 	if err := o.relocate(t.arch); err != nil {
 		return err
 	}
@@ -146,6 +161,9 @@ var unasked = []string{"libgcc_s.so.1", "libnss_files.so.2", "libnss_dns.so.2", 
 
 // addLibraries brings in what programs need, under the very name they ask for.
 func (t *tree) addLibraries(s *source) error {
+	if t.loader == "" {
+		return nil // all of them are static
+	}
 	for _, name := range unasked {
 		if _, err := s.library(name, nil); err == nil {
 			t.want = append(t.want, library{name: name, by: "the C library"})
@@ -186,7 +204,7 @@ func (t *tree) addLibrary(s *source, l library) error {
 
 func (t *tree) addLoader(s *source) error {
 	if t.loader == "" {
-		return nil // a static bash, then
+		return nil
 	}
 	real, err := s.resolve(t.loader)
 	if err != nil {
@@ -209,24 +227,42 @@ func (t *tree) addLoader(s *source) error {
 	return t.write("ld.so", data, 0o755)
 }
 
-// prove asks the loader itself whether it is private: it must not hear of
-// LD_PRELOAD and LD_AUDIT, and not find a library where LD_LIBRARY_PATH or the
-// machine's own directories have one.
+// prove runs a static bash, which no loader could, and asks the loader itself
+// whether it is private.
 func (t *tree) prove(ctx context.Context) error {
-	if !t.arch.native() || !t.files["ld.so"] {
+	if !t.arch.native() {
 		return nil
 	}
-	ld, lib, prog := filepath.Join(t.root, "ld.so"), filepath.Join(t.root, "lib"), filepath.Join(t.root, "bin/bash")
+	if t.static {
+		c := exec.CommandContext(ctx, filepath.Join(t.root, "bin/bash"), "-c", ":")
+		c.Env = []string{}
+		if out, err := c.CombinedOutput(); err != nil || len(out) > 0 {
+			return fmt.Errorf("image: bash does not run: %v: %s", err, bytes.TrimSpace(out))
+		}
+	}
+	if !t.files["ld.so"] {
+		return nil
+	}
+	return t.proveLoader(ctx)
+}
 
-	c := exec.CommandContext(ctx, ld, "--library-path", lib, prog, "-c", ":")
+// proveLoader lists a program's libraries: the loader must not hear of
+// LD_PRELOAD and LD_AUDIT, and not find a library where LD_LIBRARY_PATH or the
+// machine's own directories have one.
+func (t *tree) proveLoader(ctx context.Context) error {
+	ld, lib, prog := filepath.Join(t.root, "ld.so"), filepath.Join(t.root, "lib"), filepath.Join(t.root, t.loading)
+
+	c := exec.CommandContext(ctx, ld, "--library-path", lib, "--list", prog)
 	c.Env = []string{"LD_PRELOAD=/nonexistent/preload.so", "LD_AUDIT=/nonexistent/audit.so"}
-	if out, err := c.CombinedOutput(); err != nil || len(out) > 0 {
-		return fmt.Errorf("image: the private loader is not private, or does not run: %v: %s", err, bytes.TrimSpace(out))
+	var complaints bytes.Buffer
+	c.Stderr = &complaints
+	if err := c.Run(); err != nil || complaints.Len() > 0 {
+		return fmt.Errorf("image: the private loader is not private, or does not run: %v: %s", err, bytes.TrimSpace(complaints.Bytes()))
 	}
 	if _, err := os.Stat(Root + "/lib"); err == nil {
 		return nil // this machine has libraries where the loader looks
 	}
-	c = exec.CommandContext(ctx, ld, prog, "-c", ":")
+	c = exec.CommandContext(ctx, ld, "--list", prog)
 	c.Env = []string{"LD_LIBRARY_PATH=" + lib}
 	if out, err := c.CombinedOutput(); err == nil {
 		return fmt.Errorf("image: the private loader is not private: it found libraries outside of the image: %s", bytes.TrimSpace(out))
