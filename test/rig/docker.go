@@ -27,6 +27,7 @@ const (
 // Dockerd is a running dockerd without networks of its own.
 type Dockerd struct {
 	Socket string // path of its Unix socket
+	Root   string // its data root
 
 	dir  string
 	proc *process
@@ -80,7 +81,7 @@ func startDockerd(t testing.TB, args ...string) *Dockerd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Dockerd{Socket: dir + "/docker.sock", dir: dir}
+	d := &Dockerd{Socket: dir + "/docker.sock", Root: dir + "/data", dir: dir}
 	log, err := os.Create(d.log())
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +93,7 @@ func startDockerd(t testing.TB, args ...string) *Dockerd {
 
 	cmd := exec.Command(dockerd, append([]string{
 		"--host", "unix://" + d.Socket,
-		"--data-root", dir + "/data",
+		"--data-root", d.Root,
 		"--exec-root", dir + "/exec",
 		"--pidfile", dir + "/pid",
 		"--config-file", dir + "/none.json", // not the machine's
