@@ -16,6 +16,11 @@ import (
 // engine is a Docker engine that answers as it is told.
 func engine(t *testing.T, answer http.HandlerFunc) *Docker {
 	t.Helper()
+	return NewDocker(engineSocket(t, answer), "")
+}
+
+func engineSocket(t *testing.T, answer http.HandlerFunc) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "engine") // the path of a socket has to be short
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +33,7 @@ func engine(t *testing.T, answer http.HandlerFunc) *Docker {
 	server := &http.Server{Handler: answer}
 	go server.Serve(listener) // until it is closed
 	t.Cleanup(func() { server.Close() })
-	return NewDocker(dir + "/docker.sock")
+	return dir + "/docker.sock"
 }
 
 func says(format string, args ...any) http.HandlerFunc {
@@ -108,7 +113,7 @@ func TestAProcessThatIsNotTheContainersIsNotEntered(t *testing.T) {
 }
 
 func TestAnEngineThatIsNotThereIsAFailure(t *testing.T) {
-	_, err := resolve(t, "web-1", NewDocker("/nonexistent/docker.sock"))
+	_, err := resolve(t, "web-1", NewDocker("/nonexistent/docker.sock", ""))
 	if err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "/nonexistent/docker.sock") {
 		t.Errorf("got %v", err)
 	}

@@ -26,16 +26,7 @@ func TestMain(m *testing.M) {
 // on resolves by the real runtimes of a dockerd.
 func on(t *testing.T, d *rig.Dockerd, login string) (*Target, error) {
 	t.Helper()
-	ref, err := ParseRef(login)
-	if err != nil {
-		t.Fatal(err)
-	}
-	table := &Table{Runtimes: []Runtime{NewDocker(d.Socket), PID{}}}
-	target, err := table.Resolve(t.Context(), ref)
-	if err == nil {
-		t.Cleanup(func() { target.Close() })
-	}
-	return target, err
+	return resolveBy(t, &Table{Runtimes: []Runtime{NewDocker(d.Socket, d.Root), PID{}}}, login)
 }
 
 // isTarget fails unless the login leads to that very container.
@@ -266,17 +257,18 @@ func TestASessionOfOursIsNoTarget(t *testing.T) {
 	}
 }
 
-func TestNoProcessOfAContainerIsEnteredWhileItsEngineIsDown(t *testing.T) {
+func TestNoProcessOfAContainerIsEnteredWhileItsEngineIsDownAndItsStateNowhere(t *testing.T) {
 	d := rig.NewDocker(t)
 	c := d.Run(t, "web-1")
 	bare := rig.Bare(t)
 	syscall.Kill(d.PID(), syscall.SIGKILL)
 
+	table := &Table{Runtimes: []Runtime{NewDocker(d.Socket, ""), PID{}}}
 	login := fmt.Sprintf("pid:%d", c.PID)
-	if target, err := on(t, d, login); err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), c.ID) {
+	if target, err := resolveBy(t, table, login); err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), c.ID) {
 		t.Errorf("%s: got %+v, %v", login, target, err)
 	}
-	if target, err := on(t, d, fmt.Sprintf("pid:%d", bare.PID)); err != nil || target.PID != bare.PID {
+	if target, err := resolveBy(t, table, fmt.Sprintf("pid:%d", bare.PID)); err != nil || target.PID != bare.PID {
 		t.Errorf("a container that is not the engine's: got %+v, %v", target, err)
 	}
 }
@@ -334,7 +326,7 @@ func BenchmarkResolve(b *testing.B) {
 	d := rig.Docker(b)
 	c := d.Run(b, "web-1")
 	bare := rig.Bare(b)
-	table := &Table{Runtimes: []Runtime{NewDocker(d.Socket), PID{}}}
+	table := &Table{Runtimes: []Runtime{NewDocker(d.Socket, d.Root), PID{}}}
 	for name, ref := range map[string]Ref{
 		"name":     {"", "web-1"},
 		"id":       {"", c.ID},

@@ -43,7 +43,8 @@ type Runtime interface {
 
 	// Find returns every container that id may mean: by exact name, by full
 	// ID, by an ID prefix of at least four characters. None is not an error;
-	// an error means that the runtime could not be asked.
+	// an error means that the runtime could not be asked, or not for all: what
+	// it did find is matched nevertheless.
 	Find(ctx context.Context, id string) ([]Found, error)
 
 	// Verify asks the kernel, and not the runtime, whether f.PID is a process

@@ -39,11 +39,15 @@ func container(name, prefix string) Found {
 
 func resolve(t *testing.T, login string, runtimes ...Runtime) (*Target, error) {
 	t.Helper()
+	return resolveBy(t, &Table{Runtimes: runtimes, Timeout: 100 * time.Millisecond}, login)
+}
+
+func resolveBy(t *testing.T, table *Table, login string) (*Target, error) {
+	t.Helper()
 	ref, err := ParseRef(login)
 	if err != nil {
 		t.Fatal(err)
 	}
-	table := &Table{Runtimes: runtimes, Timeout: 100 * time.Millisecond}
 	target, err := table.Resolve(t.Context(), ref)
 	if err == nil {
 		t.Cleanup(func() { target.Close() })
@@ -146,6 +150,14 @@ func TestAFailingRuntimeCostsAWarningOnly(t *testing.T) {
 		if len(target.Warnings) != 1 || !strings.HasPrefix(target.Warnings[0].Error(), "podman: ") {
 			t.Errorf("warnings: %v", target.Warnings)
 		}
+	}
+}
+
+func TestWhatARuntimeFoundBeforeItFailedIsFound(t *testing.T) {
+	docker := book{name: "docker", found: []Found{container("web-1", "aaaa")}, err: errors.New("half of it is missing")}
+	target, err := resolve(t, "web-1", docker)
+	if err != nil || len(target.Warnings) != 1 {
+		t.Errorf("got %+v, %v", target, err)
 	}
 }
 
