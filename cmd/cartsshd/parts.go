@@ -69,7 +69,7 @@ func trusted(path string) error {
 func runtimes(c config.Runtimes) []router.Runtime {
 	var list []router.Runtime
 	if c.Docker != nil {
-		list = append(list, router.NewDocker(c.Docker.Socket, ""))
+		list = append(list, router.NewDocker(c.Docker.Socket, string(c.Docker.Root)))
 	}
 	if c.PID != nil {
 		list = append(list, router.PID{})

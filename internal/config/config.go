@@ -52,7 +52,25 @@ type Runtimes struct {
 
 // Docker is a Docker engine.
 type Docker struct {
-	Socket string `yaml:"socket"`
+	Socket string   `yaml:"socket"`
+	Root   DataRoot `yaml:"root"`
+}
+
+// DataRoot is the path of a Docker engine's data root; empty if the engine is
+// to be asked for it, for which the file says auto.
+type DataRoot string
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (r *DataRoot) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "":
+		return errors.New("wants a path, or auto")
+	case "auto":
+		*r = ""
+	default:
+		*r = DataRoot(text)
+	}
+	return nil
 }
 
 // PID is the host's process table.
@@ -177,8 +195,11 @@ func (c *Config) turnOn() {
 // anchor makes relative paths relative to the file that says them.
 func (c *Config) anchor(dir string) {
 	paths := []*string{&c.HostKey, &c.Image.Path, &c.Record.Dir}
-	if c.Runtimes.Docker != nil {
-		paths = append(paths, &c.Runtimes.Docker.Socket)
+	if d := c.Runtimes.Docker; d != nil {
+		paths = append(paths, &d.Socket)
+		if d.Root != "" {
+			paths = append(paths, (*string)(&d.Root))
+		}
 	}
 	for _, p := range paths {
 		if !filepath.IsAbs(*p) {

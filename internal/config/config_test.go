@@ -129,38 +129,40 @@ func inner(t reflect.Type) reflect.Type {
 
 func TestRuntimesAreOnAsNamed(t *testing.T) {
 	for _, test := range []struct {
-		yaml, socket string // "": docker is off
-		pid          bool
+		yaml, socket, root string // "": docker is off, or asked for its root
+		pid                bool
 	}{
-		{"", "/run/docker.sock", true},
-		{"runtimes: {}", "/run/docker.sock", true},
-		{"runtimes: {docker: {}}", "/run/docker.sock", false},
-		{"runtimes: {docker: {socket: /x}}", "/x", false},
-		{"runtimes: {pid: {}}", "", true},
+		{"", "/run/docker.sock", "", true},
+		{"runtimes: {}", "/run/docker.sock", "", true},
+		{"runtimes: {docker: {}}", "/run/docker.sock", "", false},
+		{"runtimes: {docker: {socket: /x}}", "/x", "", false},
+		{"runtimes: {docker: {root: auto}}", "/run/docker.sock", "", false},
+		{"runtimes: {docker: {root: /y}}", "/run/docker.sock", "/y", false},
+		{"runtimes: {pid: {}}", "", "", true},
 	} {
 		c, err := load(t, nobody+test.yaml)
 		if err != nil {
 			t.Fatal(err)
 		}
-		socket := ""
-		if c.Runtimes.Docker != nil {
-			socket = c.Runtimes.Docker.Socket
+		want := &Docker{test.socket, DataRoot(test.root)}
+		if test.socket == "" {
+			want = nil
 		}
-		if socket != test.socket || (c.Runtimes.PID != nil) != test.pid {
-			t.Errorf("%q: docker %q, pid %v", test.yaml, socket, c.Runtimes.PID)
+		if !reflect.DeepEqual(c.Runtimes.Docker, want) || (c.Runtimes.PID != nil) != test.pid {
+			t.Errorf("%q: docker %+v, pid %v", test.yaml, c.Runtimes.Docker, c.Runtimes.PID)
 		}
 	}
 }
 
 func TestPathsAreRelativeToTheFile(t *testing.T) {
-	path := write(t, nobody+"host_key: key\nimage: {path: ../tools.img}\nrecord: {dir: /abs}\nruntimes: {docker: {socket: sock}}")
+	path := write(t, nobody+"host_key: key\nimage: {path: ../tools.img}\nrecord: {dir: /abs}\nruntimes: {docker: {socket: sock, root: data}}")
 	c, err := Load(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Dir(path)
-	got := []string{c.HostKey, c.Image.Path, c.Record.Dir, c.Runtimes.Docker.Socket}
-	want := []string{dir + "/key", filepath.Dir(dir) + "/tools.img", "/abs", dir + "/sock"}
+	got := []string{c.HostKey, c.Image.Path, c.Record.Dir, c.Runtimes.Docker.Socket, string(c.Runtimes.Docker.Root)}
+	want := []string{dir + "/key", filepath.Dir(dir) + "/tools.img", "/abs", dir + "/sock", dir + "/data"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -184,6 +186,8 @@ func TestEachMistakeIsNamed(t *testing.T) {
 		{"limits: {connections: -1}", `:3:23: wants a number from 1`},
 		{"limits: {connections: [1]}", `:3:23: wants a number, is a list`},
 		{"limits: {login_grace: 30}", `:3:23: wants a duration above zero, such as 30s`},
+		{"runtimes: {docker: {root: ''}}", `:3:27: wants a path, or auto`},
+		{"runtimes: {docker: {root: [/x]}}", `:3:27: wants text, is a list`},
 		{"runtimes: {pid: {x: 1}}", `:3:18: unknown key "x" (none is known)`},
 		{"runtimes: {pid: }", `:3:17: is empty: write {} if that is meant`},
 		{"people: {}", `:3:1: key "people" again (first in line 1)`},

@@ -108,7 +108,7 @@ func (d *Docker) onDisk(ctx context.Context, id string) ([]Found, error) {
 
 // errNoRoot hides why the engine did not say: it is asked again, and then
 // that is told.
-var errNoRoot = errors.New("its data root is not known")
+var errNoRoot = errors.New("its data root is not known (name it in the configuration: runtimes: docker: root)")
 
 // knownState asks the engine where it keeps its state, until it has once said
 // so. While it does not, at the usual socket, that is the usual place.
