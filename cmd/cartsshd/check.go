@@ -43,6 +43,9 @@ func (c checkCmd) Run(out io.Writer) error {
 	for _, runtime := range runtimes(cfg.Runtimes) {
 		// A runtime that is down now may come up: serve goes on without it.
 		r.hint("runtime", answers(runtime), runtime.Name())
+		if docker, ok := runtime.(*router.Docker); ok {
+			r.hint("runtime", offline(docker), "docker, while its engine is dead")
+		}
 	}
 	return r.verdict()
 }
@@ -127,4 +130,11 @@ func answers(r router.Runtime) error {
 	defer cancel()
 	_, err := r.Find(ctx, "cartsshd-check")
 	return err
+}
+
+// offline asks the same without the engine.
+func offline(d *router.Docker) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	return d.Offline(ctx)
 }

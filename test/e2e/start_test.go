@@ -173,7 +173,7 @@ func TestCheckSaysWhatServeWouldMeet(t *testing.T) {
 		return got.code, got.stdout
 	}
 	code, said := check()
-	for _, what := range []string{"kernel", "configuration", "host key", "tools image", "record", "runtime        docker"} {
+	for _, what := range []string{"kernel", "configuration", "host key", "tools image", "record", "runtime        docker\n", "runtime        docker, while its engine is dead\n"} {
 		if !strings.Contains(said, "ok    "+what) {
 			t.Errorf("not ok: %s", what)
 		}
