@@ -283,11 +283,39 @@ func TestToolsDoTheirWork(t *testing.T) {
 			`strace -e trace=execve true 2>&1`:                                           `execve("/dev/crashcart/bin/true"`,
 			`LANG=C.UTF-8 bash -c 'x=äöü; echo ${#x}'`:                                   "3",
 			`bash --login -c 'shopt login_shell; type -t logout'`:                        "on\nbuiltin",
+			`. /dev/crashcart/.crashcartrc; env | grep -E '^(LC_|LANG)'`:                 "LC_CTYPE=C.UTF-8\n",
+			`LANG=C; . /dev/crashcart/.crashcartrc; echo "$LANG,$LC_CTYPE"`:              "C,\n",
 			`. /dev/crashcart/.crashcartrc; echo "$INPUTRC${HISTFILE-unset}$PATH"`:       "/dev/crashcart/inputrcunset/dev/crashcart/bin:",
 		} {
 			b.want(t, script, want)
 		}
 	})
+}
+
+// One letter, not two bytes: to less, to ls, to vi and at the prompt.
+func TestUTF8IsReadOnATerminal(t *testing.T) {
+	for from, img := range map[string]string{"host": hostImage(t), "debian": debianImage(t)} {
+		for locale, works := range map[string]bool{"LC_CTYPE=C.UTF-8": true, "LC_CTYPE=C": false} {
+			b := newBox(t, img)
+			b.write(t, "tmp/ä", "ö\n")
+			b.env = append(b.env, "LESSHISTFILE=-", locale)
+			for _, c := range []struct{ script, keys, want string }{
+				{"less /tmp/ä", "q", "ö"},
+				{"ls -l /tmp", "", " ä"},
+				{"read -e x; echo ${#x}.", "zü\x02\x0b!\n", "2.\r\n"},
+				{"sed s/./_/g /tmp/ä", "", "_\r\n"},
+				{"vi -c 'set encoding?' -c q -es; true", "", "encoding=utf-8"},
+			} {
+				if strings.HasPrefix(c.script, "vi ") && from == "host" {
+					continue // which may have none
+				}
+				got := b.typed(t, c.keys, Root+"/bin/bash", "-c", c.script)
+				if ok := strings.Contains(got, c.want) && !strings.Contains(got, "__"); ok != works {
+					t.Errorf("%s, %s: %s: %q", from, locale, c.script, got)
+				}
+			}
+		}
+	}
 }
 
 func TestTcpdumpSeesAPingOnLo(t *testing.T) {

@@ -16,7 +16,7 @@
 // What a caller should set all the same:
 //
 //	PATH=/dev/crashcart/bin:/dev/crashcart/sbin:…   the image first
-//	LANG=C.UTF-8                                    the only locale there is
+//	LC_CTYPE=C.UTF-8                                the only locale there is, where it is not C
 //	SHELL=/dev/crashcart/bin/bash                   for less and vi
 //	LESSHISTFILE=-                                  nothing is left behind
 //	TERMINFO_DIRS=/dev/crashcart/share/terminfo     these three for programs

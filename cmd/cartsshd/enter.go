@@ -109,12 +109,13 @@ func (c enterCmd) prepare() (_ *nsexec.Cmd, done func(), err error) {
 // environ is the tools' own, and what they need to know of our terminal.
 func environ(target *router.Target) []string {
 	env := append(nsexec.Environ(), "CARTSSHD_TARGET="+cmp.Or(target.Name, target.ID))
-	for _, name := range []string{"TERM", "COLORTERM", "LANG"} {
+	var ours []string
+	for _, name := range []string{"TERM", "COLORTERM", "LANG", "LC_ALL", "LC_CTYPE"} {
 		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
+			ours = append(ours, name+"="+value)
 		}
 	}
-	return env
+	return append(env, nsexec.Locale(ours)...)
 }
 
 // config is the file's, or the defaults where there is none and none was named.

@@ -1,5 +1,11 @@
 package nsexec
 
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
 // Tools is where the tools are, as seen from inside.
 const Tools = "/dev/crashcart"
 
@@ -18,4 +24,44 @@ func Environ() []string {
 		"HISTFILE=",      // nothing is left in the container,
 		"LESSHISTFILE=-", // not even a history
 	}
+}
+
+// locales are the variables of setlocale(3).
+var locales = []string{
+	"LANG", "LC_ALL", "LC_CTYPE", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "LC_MESSAGES",
+	"LC_PAPER", "LC_NAME", "LC_ADDRESS", "LC_TELEPHONE", "LC_MEASUREMENT", "LC_IDENTIFICATION",
+}
+
+// Locale makes the locale that somebody has one that the tools have, if it is
+// in UTF-8 or not told. They have but C.UTF-8: of de_DE.UTF-8 they would know
+// neither the language nor that "ä" is one letter, and with LC_ALL each bash
+// would say so. LC_CTYPE is all that C.UTF-8 has of its own, and one file to
+// read instead of twelve.
+//
+// What else is in the environment, and any other locale, stays.
+func Locale(env []string) []string {
+	value := func(name string) string {
+		i := slices.IndexFunc(env, func(pair string) bool { return strings.HasPrefix(pair, name+"=") })
+		if i < 0 {
+			return ""
+		}
+		return env[i][len(name)+1:]
+	}
+	if !inUTF8(cmp.Or(value("LC_ALL"), value("LC_CTYPE"), value("LANG"), "C.UTF-8")) {
+		return env
+	}
+	env = slices.DeleteFunc(slices.Clone(env), func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		return slices.Contains(locales, name)
+	})
+	return append(env, "LC_CTYPE=C.UTF-8")
+}
+
+func inUTF8(locale string) bool {
+	_, codeset, ok := strings.Cut(locale, ".")
+	if !ok {
+		codeset = locale // macOS has LC_CTYPE=UTF-8
+	}
+	codeset, _, _ = strings.Cut(codeset, "@")
+	return strings.EqualFold(strings.ReplaceAll(codeset, "-", ""), "utf8")
 }

@@ -77,15 +77,12 @@ func (s *session) environment(who authz.Subject, target *router.Target) []string
 	if s.pty != nil {
 		env = append(env, "TERM="+s.pty.term)
 	}
-	for _, pair := range s.env {
+	for _, pair := range nsexec.Locale(s.env) {
 		name, _, _ := strings.Cut(pair, "=")
 		has := func(other string) bool { return strings.HasPrefix(other, name+"=") }
 		if !slices.ContainsFunc(env, has) {
 			env = append(env, pair)
 		}
-	}
-	if !slices.ContainsFunc(s.env, func(pair string) bool { return strings.HasPrefix(pair, "L") }) {
-		env = append(env, "LANG=C.UTF-8") // the one that needs no file
 	}
 	return env
 }

@@ -281,6 +281,26 @@ func TestTheEnvironmentIsOursButForLanguageAndTerminal(t *testing.T) {
 	}
 }
 
+func TestALocaleInUTF8IsTheImages(t *testing.T) {
+	for sent, want := range map[string]string{
+		"":                   "LC_CTYPE=C.UTF-8",
+		"LANG=en_US.UTF-8":   "LC_CTYPE=C.UTF-8",
+		"LC_ALL=de_DE.UTF-8": "LC_CTYPE=C.UTF-8",
+		"LC_ALL=C":           "LC_ALL=C",
+	} {
+		s := newHall(t).session()
+		if name, value, ok := strings.Cut(sent, "="); ok {
+			if err := s.Setenv(name, value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out, err := s.Output("/usr/bin/env | grep -E '^(LC_|LANG)'")
+		if got := strings.TrimSpace(string(out)); err != nil || got != want {
+			t.Errorf("%q became %q, %v; want %q", sent, got, err, want)
+		}
+	}
+}
+
 func TestEnvIsBounded(t *testing.T) {
 	h := newHall(t)
 	s := h.session()

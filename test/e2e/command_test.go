@@ -100,13 +100,13 @@ func TestAClientMayNameItsLanguageAndNothingElse(t *testing.T) {
 	d.Run(t, "web-1", "--env", "SECRET=of the container")
 	h := serving(t, d)
 	got := h.run(t, "alice", "web-1", "-o",
-		"SetEnv=LANG=de_DE.UTF-8 LC_TIME=C COLORTERM=truecolor LD_PRELOAD=/tmp/x.so BASH_ENV=/tmp/x PATH=/tmp HOME=/tmp FOO=bar", "env")
-	for _, want := range []string{"LANG=de_DE.UTF-8", "LC_TIME=C", "COLORTERM=truecolor", "HOME=/dev/crashcart", "CARTSSHD_PERSON=alice", "CARTSSHD_TARGET=web-1"} {
+		"SetEnv=LC_ALL=de_DE.UTF-8 LC_TICKET=7 COLORTERM=truecolor LD_PRELOAD=/tmp/x.so BASH_ENV=/tmp/x PATH=/tmp HOME=/tmp FOO=bar", "env")
+	for _, want := range []string{"LC_CTYPE=C.UTF-8", "LC_TICKET=7", "COLORTERM=truecolor", "HOME=/dev/crashcart", "CARTSSHD_PERSON=alice", "CARTSSHD_TARGET=web-1"} {
 		if !strings.Contains("\n"+got.stdout, "\n"+want+"\n") {
 			t.Errorf("no %s in\n%s", want, got.stdout)
 		}
 	}
-	for _, unwanted := range []string{"LD_", "BASH_ENV", "/tmp", "FOO", "SECRET"} {
+	for _, unwanted := range []string{"LD_", "BASH_ENV", "/tmp", "FOO", "SECRET", "LC_ALL"} {
 		if strings.Contains(got.stdout, unwanted) {
 			t.Errorf("%s in\n%s", unwanted, got.stdout)
 		}
