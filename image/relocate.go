@@ -112,6 +112,7 @@ func paths(a arch) []edit {
 		whole("/etc/magic:/usr/share/misc/magic", Root+"/share/magic"),
 
 		// The plugins themselves: gconv, OpenSSL's engines, tc's disciplines.
+		blank(gconvPath),
 		whole(usrlib, Root+"/lib"), whole(lib, Root+"/lib"),
 		prefix(usrlib+"/", Root+"/lib/"), prefix(lib+"/", Root+"/lib/"),
 
@@ -141,6 +142,7 @@ func (o *object) relocateLoader(a arch) error {
 const (
 	ldCache       = "/etc/ld.so.cache"
 	ldLibraryPath = "LD_LIBRARY_PATH"
+	gconvPath     = "GCONV_PATH"
 )
 
 // loads says that a static program of glibc has a loader in it, as most have:
@@ -166,7 +168,7 @@ func (o *object) relocateStatic(a arch) error {
 		{"the table of system directories", o.edit(systemDirs(a)), 1, 1},
 		{"the cache file", o.edit(whole(ldCache, Root+"/c")), 1, 1},
 		{ldLibraryPath, o.edit(blank(ldLibraryPath)), 1, 2}, // the second is of a list for setuid programs
-		{"GCONV_PATH", o.edit(blank("GCONV_PATH")), 1, 2},
+		{gconvPath, o.edit(blank(gconvPath)), 1, 2},
 		{"the modules of nsswitch.conf", o.edit(whole("libnss_%s.so%s", "/")), 1, 1},
 		{"the directory of gconv", o.edit(prefix(usrlib+"/gconv", Root+"/lib/gconv")), 2, 2},
 		{"the directory of locales", o.edit(prefix("/usr/lib/locale", Root)), 2, 2},
