@@ -93,8 +93,12 @@ func (d *daemon) close() {
 
 // serve lets people in by ln until ctx is done.
 func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runtime) error {
+	found := append(more, runtimes(d.cfg.Runtimes)...)
+	for _, r := range found {
+		go d.warnOffline(r)
+	}
 	server := &sshd.Server{
-		Targets:  &router.Table{Runtimes: append(more, runtimes(d.cfg.Runtimes)...)},
+		Targets:  &router.Table{Runtimes: found},
 		Policy:   d.policy.Load,
 		Tools:    d.image,
 		ToolsID:  "sha256:" + d.image.SHA256(),
@@ -116,6 +120,18 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 	err := server.Serve(ctx, ln)
 	d.logger.Info("stopped")
 	return errors.Join(err, d.record.Event(audit.Event{Event: audit.DaemonStop, Detail: stopWords(ctx)}))
+}
+
+// warnOffline warns of an emergency in which nobody could be let in. Nobody
+// waits for it: an engine may hang, and it is not yet time to care.
+func (d *daemon) warnOffline(r router.Runtime) {
+	docker, ok := r.(*router.Docker)
+	if !ok {
+		return
+	}
+	if err := offline(docker); err != nil {
+		d.logger.Warn("containers will not be found while docker is dead", "err", err)
+	}
 }
 
 func stopWords(ctx context.Context) string {

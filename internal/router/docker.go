@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,12 +70,27 @@ func (d *Docker) Name() string { return "docker" }
 func (d *Docker) Verify(f Found) error { return inCgroupOf(f.PID, f.ID) }
 
 // Find looks on disk, and asks the engine only where the disk leaves a doubt:
-// it may be that of another engine, or cannot be read.
+// it may be that of another engine, or cannot be read. While nobody knows where
+// on disk, the engine comes first: its answer tells.
 func (d *Docker) Find(ctx context.Context, id string) ([]Found, error) {
 	if !plain(id) {
 		return nil, nil
 	}
-	found, doubt := d.onDisk(ctx, id)
+	state := d.state.Load()
+	if state == nil {
+		// Not long: the disk is the one that is there if the engine hangs.
+		quick, cancel := context.WithTimeout(ctx, statePatience)
+		defer cancel()
+		found, err := d.ask(quick, id)
+		if err == nil {
+			return found, nil
+		}
+		state = d.fallback
+		if state == nil {
+			return nil, err
+		}
+	}
+	found, doubt := state.find(ctx, id)
 	if len(found) > 0 && doubt == nil {
 		return found, nil
 	}
@@ -90,47 +106,32 @@ func (d *Docker) Find(ctx context.Context, id string) ([]Found, error) {
 }
 
 // Offline tells why containers would not be found while the engine is dead;
-// nil if they would.
+// nil if they would. It asks the engine for its data root if need be, which
+// takes ten times as long as to ask it for a container.
 func (d *Docker) Offline(ctx context.Context) error {
-	_, err := d.onDisk(ctx, "cartsshd-check")
+	state := d.state.Load()
+	if state == nil {
+		var info struct{ DockerRootDir string }
+		err := d.get(ctx, "/info", &info)
+		if err == nil {
+			err = d.learn(info.DockerRootDir)
+		}
+		if state = cmp.Or(d.state.Load(), d.fallback); state == nil {
+			return fmt.Errorf("its data root is not known (name it in the configuration: runtimes: docker: root): %w", err)
+		}
+	}
+	_, err := state.find(ctx, "cartsshd-check")
 	return err
 }
 
-// onDisk returns the containers that id means by the state on disk. With an
-// error that may be too few.
-func (d *Docker) onDisk(ctx context.Context, id string) ([]Found, error) {
-	state, err := d.knownState(ctx)
-	if err != nil {
-		return nil, err
+// learn takes note of where the engine keeps its state. Many may say so at
+// once: all go on with the state, and the cache, of the first.
+func (d *Docker) learn(root string) error {
+	if strconv.Quote(root) != `"`+root+`"` || !filepath.IsAbs(root) {
+		return fmt.Errorf("it is said to be %s", quote(root))
 	}
-	return state.find(ctx, id)
-}
-
-// errNoRoot hides why the engine did not say: it is asked again, and then
-// that is told.
-var errNoRoot = errors.New("its data root is not known (name it in the configuration: runtimes: docker: root)")
-
-// knownState asks the engine where it keeps its state, until it has once said
-// so. While it does not, at the usual socket, that is the usual place.
-func (d *Docker) knownState(ctx context.Context) (*dockerState, error) {
-	if state := d.state.Load(); state != nil {
-		return state, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, statePatience)
-	defer cancel()
-	var info struct{ DockerRootDir string }
-	switch err := d.get(ctx, "/info", &info); {
-	case err == nil && strconv.Quote(info.DockerRootDir) == `"`+info.DockerRootDir+`"` && filepath.IsAbs(info.DockerRootDir):
-		// Many may have asked at once. All go on with the state, and the
-		// cache, of the first.
-		d.state.CompareAndSwap(nil, newDockerState(info.DockerRootDir))
-		return d.state.Load(), nil
-	case err == nil:
-		return nil, fmt.Errorf("its data root is said to be %s", quote(info.DockerRootDir))
-	case d.fallback != nil:
-		return d.fallback, nil
-	}
-	return nil, errNoRoot
+	d.state.CompareAndSwap(nil, newDockerState(root))
+	return nil
 }
 
 // ask asks the engine to inspect what it knows by id, as one cheap request
@@ -194,6 +195,16 @@ type inspection struct {
 		Image  string
 		Labels map[string]string
 	}
+	ResolvConfPath string
+}
+
+// root is the data root of the engine that has this container, or "".
+func (in *inspection) root() string {
+	root, ok := strings.CutSuffix(in.ResolvConfPath, "/containers/"+in.Id+"/resolv.conf")
+	if !ok {
+		return ""
+	}
+	return root
 }
 
 func (d *Docker) inspect(ctx context.Context, id string) (Found, error) {
@@ -204,7 +215,11 @@ func (d *Docker) inspect(ctx context.Context, id string) (Found, error) {
 	if err := d.get(ctx, "/containers/"+id+"/json", &in); err != nil {
 		return Found{}, err
 	}
-	return in.found()
+	f, err := in.found()
+	if root := in.root(); err == nil && root != "" {
+		_ = d.learn(root) // or not, and it is asked again
+	}
+	return f, err
 }
 
 // found checks that it makes sense.

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -403,11 +404,11 @@ func TestJunkIsNoContainer(t *testing.T) {
 	os.WriteFile(root.path+"/containers/"+fullID("dddd"), nil, 0o600)
 	docker := root.alone()
 	for range 2 {
-		if found, err := docker.onDisk(t.Context(), "aaaa"); err != nil || len(found) != 1 {
+		if found, err := docker.state.Load().find(t.Context(), "aaaa"); err != nil || len(found) != 1 {
 			t.Errorf("got %+v, %v", found, err)
 		}
 		for _, id := range []string{"web-2", "bbbb", "cccc", "dddd"} {
-			if found, err := docker.onDisk(t.Context(), id); err != nil || found != nil {
+			if found, err := docker.state.Load().find(t.Context(), id); err != nil || found != nil {
 				t.Errorf("%s: got %+v, %v", id, found, err)
 			}
 		}
@@ -435,29 +436,29 @@ func TestADiskThatHangsIsAFailureInTime(t *testing.T) {
 	}
 }
 
-func TestTheDataRootIsAskedForUntilItIsTold(t *testing.T) {
+func TestTheEnginesFirstAnswerTellsItsDataRoot(t *testing.T) {
 	root := newDataRoot(t)
 	root.runs("aaaa", "web-1")
 	root.runs("bbbb", "web-2")
-	says := "" // what the engine answers
+	says := "" // where the container's file is
 	var asked atomic.Int32
 	docker := engine(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/info" {
-			http.NotFound(w, r)
-			return
-		}
 		asked.Add(1)
-		fmt.Fprintf(w, `{"DockerRootDir":%q}`, says)
+		in := inspected(fullID("aaaa"), "/web-1", 4711)
+		path, _ := json.Marshal(says)
+		fmt.Fprintf(w, `%s,"ResolvConfPath":%s}`, strings.TrimSuffix(in, "}"), path)
 	})
-	for _, says = range []string{"", ".", "var/lib/docker", "/var/\x1b[2J", "/var/\x00"} {
-		if got, err := ids(t, docker, "web-1"); got != nil || err != nil {
+	file := "/containers/" + fullID("aaaa") + "/resolv.conf"
+	for _, says = range []string{"", "/etc/resolv.conf", file, "var/lib/docker" + file, "/var/\x1b[2J" + file, "/var/\x00" + file,
+		root.path + "/containers/" + fullID("bbbb") + "/resolv.conf"} {
+		if got, err := ids(t, docker, "web-1"); len(got) != 1 || err != nil {
 			t.Errorf("%q: got %v, %v", says, got, err)
 		}
-		if err := docker.Offline(t.Context()); err == nil {
-			t.Errorf("%q: passes for a data root", says)
+		if state := docker.state.Load(); state != nil {
+			t.Errorf("%q passes for a file in the data root %s", says, state.dir)
 		}
 	}
-	says = root.path
+	says = root.path + file
 	asked.Store(0)
 	for _, id := range []string{"web-1", "web-2", "web-1"} {
 		if got, err := ids(t, docker, id); err != nil || len(got) != 1 {
@@ -469,6 +470,26 @@ func TestTheDataRootIsAskedForUntilItIsTold(t *testing.T) {
 	}
 }
 
+func TestCheckAsksForTheDataRoot(t *testing.T) {
+	root := newDataRoot(t)
+	says := ""
+	docker := engine(t, func(w http.ResponseWriter, r *http.Request) {
+		json.NewEncoder(w).Encode(map[string]string{"DockerRootDir": says})
+	})
+	for _, says = range []string{"", ".", "var/lib/docker", "/var/\x1b[2J", "/var/\x00"} {
+		if err := docker.Offline(t.Context()); err == nil || !strings.Contains(err.Error(), "docker: root") {
+			t.Errorf("%q: got %v", says, err)
+		}
+	}
+	says = root.path
+	if err := docker.Offline(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if state := docker.state.Load(); state == nil || state.dir != root.path+"/containers" {
+		t.Errorf("got %+v", state)
+	}
+}
+
 func TestTheUsualDataRootStandsInUntilTheEngineAnswers(t *testing.T) {
 	if d := NewDocker("/run/docker.sock", ""); d.fallback == nil || d.fallback.dir != "/var/lib/docker/containers" {
 		t.Errorf("the usual socket: got %+v", d.fallback)
@@ -476,15 +497,14 @@ func TestTheUsualDataRootStandsInUntilTheEngineAnswers(t *testing.T) {
 	if d := NewDocker("/run/other.sock", ""); d.fallback != nil {
 		t.Errorf("another socket: got %+v", d.fallback)
 	}
-	usual, real := newDataRoot(t), newDataRoot(t)
+	usual := newDataRoot(t)
 	usual.runs("aaaa", "web-1")
-	real.runs("bbbb", "web-1")
 	var up atomic.Bool
 	docker := engine(t, func(w http.ResponseWriter, r *http.Request) {
 		if !up.Load() {
 			panic(http.ErrAbortHandler)
 		}
-		fmt.Fprintf(w, `{"DockerRootDir":%q}`, real.path)
+		fmt.Fprint(w, inspected(fullID("bbbb"), "/web-1", 4711))
 	})
 	docker.fallback = newDockerState(usual.path)
 	for _, want := range []string{"aaaa", "bbbb"} {
