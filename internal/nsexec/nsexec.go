@@ -3,6 +3,7 @@ package nsexec
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -75,19 +76,28 @@ func (c *Cmd) Signal(sig unix.Signal) error {
 	if c.s == nil {
 		return errors.New("nsexec: not started")
 	}
+	if sig <= 0 || sig > 64 {
+		return fmt.Errorf("nsexec: no signal %d", sig)
+	}
 	return c.s.signal(sig)
 }
 
-// Close kills everything that is left of the session, waits until it is gone
-// (2 s at most), and takes its cgroup away. After Wait, or instead of it. It
-// may be called at any time, from any goroutine, more than once.
+// End kills everything that is left of the session, and waits until it is gone
+// (2 s at most). After Wait, or instead of it: what a command leaves behind is
+// killed when it ends. It may be called at any time, from any goroutine, more
+// than once.
+func (c *Cmd) End() {
+	if c.s != nil {
+		c.s.ended.Do(c.s.end)
+	}
+}
+
+// Close is End, and takes the session's cgroup away.
 func (c *Cmd) Close() error {
 	if c.s == nil {
 		return nil
 	}
-	c.s.once.Do(func() {
-		c.s.end()
-		c.s.result = c.s.cgroup.close()
-	})
+	c.End()
+	c.s.closed.Do(func() { c.s.result = c.s.cgroup.close() })
 	return c.s.result
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -182,6 +183,45 @@ func TestNothingIsLeftOfASession(t *testing.T) {
 	// The container's init reaps nobody: what the session leaves must not
 	// become its zombie.
 	run(t, command(t, ctr.PID, "(sleep 1000 & sleep 1000 & ) ; setsid sh -c 'sleep 1001 & exec sleep 1002' >/dev/null 2>&1 &\n touch /dev/shm/x; rm /dev/shm/x; exit 0"))
+	before.Same(t)
+}
+
+// What holds its output open must not hold up who reads it.
+func TestACommandThatEndsTakesWithItWhatItLeft(t *testing.T) {
+	ctr := rig.Bare(t)
+	r, w, err := os.Pipe()
+	must(t, err)
+	defer r.Close()
+	c := command(t, ctr.PID, "sleep 1000 & setsid sleep 1001 &\n exit 3")
+	c.Stdout = w
+	must(t, c.Start())
+	w.Close()
+	must(t, r.SetReadDeadline(time.Now().Add(10*time.Second)))
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Errorf("its output does not end: %v", err)
+	}
+	if status, err := c.Wait(); err != nil || status.Code != 3 {
+		t.Errorf("got %+v, %v", status, err)
+	}
+	if err := c.Signal(unix.SIGTERM); err != nil {
+		t.Errorf("a signal after the end: %v", err)
+	}
+	must(t, c.Close())
+	if err := c.Signal(unix.SIGTERM); err != nil {
+		t.Errorf("a signal after the close: %v", err)
+	}
+}
+
+// An init that is gone before we hold it could not be told from another process.
+func TestACommandMayEndBeforeItsInitIsKnown(t *testing.T) {
+	ctr := rig.Bare(t)
+	before := rig.Residue(t, ctr.PID)
+	c := command(t, ctr.PID, "exit 3")
+	must(t, c.StartSlowly(100*time.Millisecond))
+	if status, err := c.Wait(); err != nil || status.Code != 3 {
+		t.Errorf("got %+v, %v", status, err)
+	}
+	must(t, c.Close())
 	before.Same(t)
 }
 

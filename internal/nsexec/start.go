@@ -38,8 +38,8 @@ type session struct {
 	init   *os.File // pidfd
 	early  uint64   // that the command has exited, if it has before we knew its init
 
-	once   sync.Once
-	result error // of the end
+	ended, closed sync.Once
+	result        error // of the close
 }
 
 func (c *Cmd) start() error {
@@ -265,7 +265,7 @@ func (s *session) adopt(pid int) error {
 		return &JoinError{Step: "adopt init", Err: err}
 	}
 	s.init = os.NewFile(uintptr(fd), "pidfd")
-	return nil
+	return s.signal(0) // so that it knows, and may end
 }
 
 // word is the next thing that the helper says.
@@ -304,17 +304,19 @@ func (s *session) wait() (Status, error) {
 	return Status{Code: w.ExitStatus()}, nil
 }
 
+// signal has the init send a signal.
 func (s *session) signal(sig unix.Signal) error {
-	if sig <= 0 || sig > 64 {
-		return fmt.Errorf("nsexec: no signal %d", sig)
-	}
 	b := binary.NativeEndian.AppendUint64(nil, uint64(sig))
 	_, err := s.socket.Write(b)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, os.ErrClosed) {
+		return nil // it has ended
+	}
 	return err
 }
 
 // end closes the socket, upon which the init kills the session and reaps it, as
-// it does when the daemon dies. It is helped along where it cannot.
+// it does when the command ends or the daemon dies. It is helped along where it
+// cannot.
 func (s *session) end() {
 	s.socket.Close()
 	_ = s.init.SetReadDeadline(time.Now().Add(endTimeout))

@@ -216,13 +216,14 @@ func (p *here) Wait() (nsexec.Status, error) {
 
 func (p *here) Signal(sig unix.Signal) error { return unix.Kill(-p.cmd.Process.Pid, sig) }
 
-func (p *here) Close() error {
+func (p *here) End() {
 	p.once.Do(func() {
 		killSession(p.cmd.Process.Pid)
 		<-p.ended
 	})
-	return nil
 }
+
+func (p *here) Close() error { p.End(); return nil }
 
 // killSession kills what a cgroup would have held.
 func killSession(sid int) {

@@ -15,6 +15,7 @@ import (
 type process interface {
 	Wait() (nsexec.Status, error)
 	Signal(unix.Signal) error
+	End()
 	Close() error
 }
 
@@ -201,7 +202,7 @@ func (st *streams) finish() {
 	close(st.over)
 	go func() { // gone waits for it: meanwhile, the record is ended
 		defer st.session.server.guard("end of a command")
-		st.process.Close()
+		st.process.End()
 	}()
 	st.flowing.Wait()
 }
@@ -209,7 +210,7 @@ func (st *streams) finish() {
 // gone returns when nothing of the command is left.
 func (st *streams) gone() {
 	if st != nil && st.process != nil {
-		st.process.Close()
+		st.process.End()
 	}
 }
 

@@ -109,41 +109,44 @@ static void say(u64 kind, u64 step, u64 value) { tell(SOCKET, kind, step, value)
 
 /*
  * The session's init: reaps what the session leaves behind, because the
- * container's own init may not; passes on the daemon's signals; and when the
- * daemon closes the socket, or dies, kills the session. Whoever is in the
- * session may trace it, so it can do no more than the session can.
+ * container's own init may not; passes on the daemon's signals; and kills the
+ * session when its command has ended, or when the daemon closes the socket, or
+ * dies. Whoever is in the session may trace it, so it can do no more than the
+ * session can.
  */
 static void reap(const u64 *a)
 {
-	u64 signals = a[0], killer = a[1], command = a[2];
+	u64 signals = a[0], killer = a[1];
+	s64 command = a[2], pid = 0, word;
 	struct pollfd p[2] = {{SOCKET, POLLIN, 0}, {signals, POLLIN, 0}};
 	u8 info[128];
-	s64 word, pid;
-	int status;
+	int status, known = 0;
 
-	for (;;) {
+	while (pid != command) {
 		CALL(PPOLL, (u64)p, 2, 0, 0, 8);
 		if (p[1].revents & ~POLLIN)
 			break; /* never; but if it were, it must not spin */
 		if (p[1].revents) {
 			CALL(READ, signals, (u64)info, sizeof info);
-			while ((pid = CALL(WAIT4, -1, (u64)&status, WNOHANG | WALL)) > 0)
-				if (pid == (s64)command) {
-					command = 0; /* its number is the kernel's to give away */
-					say(EXITED, 0, status);
-				}
-		}
-		if (!p[0].revents)
-			continue;
-		if (CALL(READ, SOCKET, (u64)&word, sizeof word) != sizeof word)
-			break;
-		if (command)
+			do
+				pid = CALL(WAIT4, -1, (u64)&status, WNOHANG | WALL);
+			while (pid > 0 && pid != command);
+		} else if (p[0].revents) {
+			if (CALL(READ, SOCKET, (u64)&word, sizeof word) != sizeof word)
+				break;
+			known = 1; /* by the first word, which is no signal */
 			CALL(KILL, -command, word);
+		}
 	}
+	if (pid == command)
+		say(EXITED, 0, status);
 	CALL(WRITE, killer, (u64)"1", 1);
 	do
 		pid = CALL(WAIT4, -1, 0, WALL);
 	while (pid > 0 || pid == -EINTR);
+	/* Not before the daemon holds us: the number would be anybody's. */
+	if (!known)
+		CALL(READ, SOCKET, (u64)&word, sizeof word);
 }
 
 /* Removes the cgroups below dir, and the one below each, that are empty. */
