@@ -263,7 +263,7 @@ func (p *plan) become(c *Cmd, r room) {
 	}
 	p.call("close descriptors", "close_range", lit(3), num("~0", 0xffffffff), num("CLOSE_RANGE_CLOEXEC", unix.CLOSE_RANGE_CLOEXEC))
 	p.call("no new privileges", "prctl", num("PR_SET_NO_NEW_PRIVS", unix.PR_SET_NO_NEW_PRIVS), lit(1), lit(0), lit(0), lit(0))
-	p.call("seccomp", "prctl", num("PR_SET_SECCOMP", unix.PR_SET_SECCOMP), num("SECCOMP_MODE_FILTER", unix.SECCOMP_MODE_FILTER), program(seccompFilter()))
+	p.call("seccomp", "prctl", num("PR_SET_SECCOMP", unix.PR_SET_SECCOMP), num("SECCOMP_MODE_FILTER", unix.SECCOMP_MODE_FILTER), seccompProgram())
 	files := c.candidates(r.search)
 	for i, file := range files {
 		p.call("execve", "execve", str(file), strs(c.Args), strs(c.Env))

@@ -3,6 +3,7 @@ package nsexec
 import (
 	"encoding/binary"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,6 +80,8 @@ func seccompFilter() []unix.SockFilter {
 	}
 	return append(code, unix.SockFilter{Code: ret, K: errno(unix.ENOSYS)})
 }
+
+var seccompProgram = sync.OnceValue(func() arg { return program(seccompFilter()) })
 
 // program is a filter as prctl(PR_SET_SECCOMP) takes it: struct sock_fprog.
 func program(code []unix.SockFilter) arg {

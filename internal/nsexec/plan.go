@@ -3,6 +3,7 @@ package nsexec
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ const (
 // An arg is a number, the result of an earlier step, or data of the plan's own
 // that the number is to point to.
 type arg struct {
-	text  string // as printed
+	text  string // as printed, if not as the value itself
 	num   uint64
 	from  int // k > 0: the result of step k-1
 	data  []byte
@@ -48,9 +49,9 @@ type arg struct {
 }
 
 func num(text string, n uint64) arg { return arg{text: text, num: n} }
-func lit(n uint64) arg              { return arg{text: fmt.Sprint(n), num: n} }
+func lit(n uint64) arg              { return arg{num: n} }
 
-func str(s string) arg { return arg{text: fmt.Sprintf("%q", s), data: append([]byte(s), 0)} }
+func str(s string) arg { return arg{data: append([]byte(s), 0)} }
 
 // raw is a structure, in the machine's own order.
 func raw(text string, words ...uint64) arg {
@@ -62,11 +63,31 @@ func raw(text string, words ...uint64) arg {
 }
 
 func strs(list []string) arg {
-	a := arg{text: fmt.Sprintf("%q", list), ptrs: [][]byte{}}
+	a := arg{ptrs: make([][]byte, 0, len(list))}
 	for _, s := range list {
 		a.ptrs = append(a.ptrs, append([]byte(s), 0))
 	}
 	return a
+}
+
+// String is for a reader of the plan.
+func (a arg) String() string {
+	text := func(s []byte) string { return strconv.Quote(string(s[:len(s)-1])) }
+	switch {
+	case a.text != "":
+		return a.text
+	case a.from > 0:
+		return fmt.Sprintf("#%d", a.from)
+	case a.ptrs != nil:
+		var list []string
+		for _, s := range a.ptrs {
+			list = append(list, text(s))
+		}
+		return "[" + strings.Join(list, " ") + "]"
+	case a.data != nil:
+		return text(a.data)
+	}
+	return strconv.FormatUint(a.num, 10)
 }
 
 // numbers of the system calls that plans are made of.
@@ -105,7 +126,7 @@ func (p *plan) always()        { p.when, p.parent = 0, false }
 
 // result is what step k returned.
 func (p *plan) result(k int) arg {
-	return arg{text: fmt.Sprintf("#%d", k), from: k}
+	return arg{from: k}
 }
 
 // String prints the plan, a system call a line.
@@ -121,7 +142,7 @@ func (p *plan) String() string {
 		}
 		var args []string
 		for _, a := range s.args {
-			args = append(args, a.text)
+			args = append(args, a.String())
 		}
 		fmt.Fprintf(&b, "%s(%s)", s.name, strings.Join(args, ", "))
 		for _, e := range s.may {
@@ -162,9 +183,9 @@ func (p *plan) encode() ([]byte, error) {
 		b = append(b, data...)
 		return at
 	}
+	rec := make([]byte, 0, stepSize)
 	for i, s := range p.steps {
-		rec := make([]byte, 0, stepSize)
-		rec = binary.NativeEndian.AppendUint64(rec, uint64(s.nr))
+		rec = binary.NativeEndian.AppendUint64(rec[:0], uint64(s.nr))
 		var from [6]byte
 		for k := range 6 {
 			var v uint64
