@@ -28,19 +28,30 @@ func TestTheMedianIsOneOfTheSamples(t *testing.T) {
 }
 
 func TestSubjectsTakeTurnsAndTheFirstRoundIsNotKept(t *testing.T) {
+	const rounds = 20
 	var order []float64
 	subject := func(v float64) subject {
 		return func() (float64, error) { order = append(order, v); return v, nil }
 	}
-	kept, err := interleave(2, subject(1), subject(2))
+	kept, err := interleave(rounds, subject(0), subject(1), subject(2))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []float64{1, 2, 2, 1, 1, 2}; !slices.Equal(order, want) {
-		t.Errorf("ran in order %v, want %v", order, want)
+	after := map[[2]float64]int{} // how often one came right after another
+	for round := range slices.Chunk(order, 3) {
+		if want := []float64{0, 1, 2}; !slices.Equal(slices.Sorted(slices.Values(round)), want) {
+			t.Errorf("a round of %v", round)
+		}
+		after[[2]float64{round[0], round[1]}]++
+		after[[2]float64{round[1], round[2]}]++
 	}
-	if !slices.Equal(kept[0], samples{1, 1}) || !slices.Equal(kept[1], samples{2, 2}) {
-		t.Errorf("kept %v", kept)
+	if len(order) != 3*(rounds+1) || len(after) != 6 {
+		t.Errorf("%d turns, in the orders %v", len(order), after)
+	}
+	for i, s := range kept {
+		if !slices.Equal(s, slices.Repeat(samples{float64(i)}, rounds)) {
+			t.Errorf("kept %v of subject %d", s, i)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -20,13 +21,14 @@ func (s samples) quantile(q float64) float64 {
 type subject func() (float64, error)
 
 // interleave runs every subject once a round, so that all of them share the
-// machine's noise. Each round begins with another subject, so that none always
-// follows the same one. A round before the first warms up and is not kept.
+// machine's noise, in another order each time: what a docker exec leaves to be
+// done is no more often the next one's burden than another's. The order is the
+// same in every run. A round before the first warms up and is not kept.
 func interleave(rounds int, subjects ...subject) ([]samples, error) {
 	all := make([]samples, len(subjects))
+	order := rand.New(rand.NewPCG(1, 2))
 	for round := -1; round < rounds; round++ {
-		for i := range subjects {
-			k := (i + round + 1) % len(subjects)
+		for _, k := range order.Perm(len(subjects)) {
 			v, err := subjects[k]()
 			if err != nil {
 				return nil, err
