@@ -1,37 +1,76 @@
 package sshd
 
 import (
+	"errors"
 	"io"
+	"math"
 	"os"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// afterlife is how much is still read of a session that is over: as much as a
+// pipe holds.
+const afterlife = 1 << 20
+
 // pump carries a command's output to whoever reads it, until it ends or nobody
 // reads any more. A buffer is held only while there is something in it.
+//
+// Output whose session is over (see hangUp) is not waited for any more: who
+// still has the other end open is nobody of ours, and may never close it.
 func pump(to io.Writer, from *os.File, pool *buffers) error {
 	raw, err := from.SyscallConn()
 	if err != nil {
 		return err
 	}
-	for {
-		buf, ended := readable(raw.Read, pool)
+	for ready, left := raw.Read, math.MaxInt; left > 0; {
+		buf, err := readable(ready, pool)
 		if len(buf) > 0 {
-			_, err = to.Write(buf)
+			left -= len(buf)
+			_, werr := to.Write(buf)
 			pool.put(buf)
+			if werr != nil {
+				return werr
+			}
 		}
-		if ended || err != nil {
+		switch {
+		case err == io.EOF:
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			ready, left = atOnce(raw), afterlife
+		case err != nil:
 			return err
 		}
+	}
+	return nil
+}
+
+// hangUp has pumps take what there is, and wait no longer.
+func hangUp(from *os.File) { from.SetReadDeadline(time.Now()) }
+
+// atOnce is the Read of a RawConn that does not wait: nothing yet is the end.
+func atOnce(raw syscall.RawConn) func(func(uintptr) bool) error {
+	return func(f func(uintptr) bool) error {
+		some := false
+		if err := raw.Control(func(fd uintptr) { some = f(fd) }); err != nil {
+			return err
+		}
+		if !some {
+			return io.EOF
+		}
+		return nil
 	}
 }
 
 // readable waits until there is something to read, and then reads all that
 // there is: a terminal gives 4 KiB at a time, and each write to the client
-// costs a packet. It reports whether that was the end. What it returns is the
+// costs a packet. The error is io.EOF at the end. What it returns is the
 // pool's, unless it is empty.
-func readable(ready func(func(uintptr) bool) error, pool *buffers) (buf []byte, ended bool) {
-	err := ready(func(fd uintptr) bool {
+func readable(ready func(func(uintptr) bool) error, pool *buffers) (buf []byte, err error) {
+	ended := false
+	err = ready(func(fd uintptr) bool {
 		full := pool.get()
 		buf, ended = drain(int(fd), full[:0])
 		if len(buf) == 0 {
@@ -39,7 +78,10 @@ func readable(ready func(func(uintptr) bool) error, pool *buffers) (buf []byte, 
 		}
 		return len(buf) > 0 || ended
 	})
-	return buf, ended || err != nil
+	if ended {
+		err = io.EOF
+	}
+	return buf, err
 }
 
 // drain reads until buf is full or nothing is left for now. A terminal whose

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	gossh "golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -96,6 +97,35 @@ func TestACommandThatDoesNotReadIsNotWaitedFor(t *testing.T) {
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// Somebody in the container may have been given the other end, and keep it.
+func TestOutputThatSomebodyKeepsOpenEndsWithItsCommand(t *testing.T) {
+	h := newHall(t)
+	for _, pty := range []bool{false, true} {
+		s := h.session()
+		if pty {
+			if err := s.RequestPty("xterm", 24, 80, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ended := make(chan error, 1)
+		var out []byte
+		go func() {
+			var err error
+			// What has a session of its own is not the fake's to kill.
+			out, err = s.Output("trap '' HUP; setsid sleep 20 & sleep 0.2; head -c 100000 /dev/zero | tr '\\0' x")
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			if n := bytes.Count(out, []byte("x")); err != nil || n != 100000 {
+				t.Errorf("pty %v: %d bytes, %v", pty, n, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("pty %v: it goes on", pty)
+		}
+	}
+}
 
 func TestWhatACommandLeavesBehindEndsWithIt(t *testing.T) {
 	h := newHall(t)

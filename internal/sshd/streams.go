@@ -194,7 +194,8 @@ func (st *streams) resize(z size) {
 }
 
 // finish ends what the command has left behind, which has its ends of the pipes
-// open, and waits until all of the output is with the client.
+// open, and waits until all of the output is with the client: all that there is
+// when nothing of the command is left.
 func (st *streams) finish() {
 	if st == nil || st.process == nil {
 		return
@@ -203,6 +204,9 @@ func (st *streams) finish() {
 	go func() { // gone waits for it: meanwhile, the record is ended
 		defer st.session.server.guard("end of a command")
 		st.process.End()
+		for _, out := range st.outputs {
+			hangUp(out.from)
+		}
 	}()
 	st.flowing.Wait()
 }
