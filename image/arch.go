@@ -19,6 +19,12 @@ type arch struct {
 	ldTest []int // bytes; -1 is any
 	ldSkip func(code []byte)
 
+	// Debian's tcpdump, where it is told to write a file and who it is to become
+	// after that has been opened: test %user,%user; jne; mov $1,%chown. And the
+	// edit that makes it mov $0.
+	mayChown []int
+	noChown  func(code []byte)
+
 	// nilPointer edits code at addr that loads the address of a constant, to
 	// load zero instead, and says how often.
 	nilPointer func(code []byte, addr, constant uint64) int
@@ -29,6 +35,8 @@ var arches = []arch{{
 	// cmpb $'L',(%rax); jne; cmpb $'D',1(%rax); jne; cmpb $'_',2(%rax); jne
 	ldTest:     []int{0x80, 0x38, 'L', 0x75, -1, 0x80, 0x78, 1, 'D', 0x75, -1, 0x80, 0x78, 2, '_', 0x75},
 	ldSkip:     func(code []byte) { code[3] = 0xeb }, // jmp
+	mayChown:   []int{0x48, 0x85, 0xff, 0x0f, 0x85, -1, -1, -1, -1, 0x41, 0xbc, 1, 0, 0, 0, 0x48},
+	noChown:    func(code []byte) { code[11] = 0 },
 	nilPointer: nilPointerAMD64,
 }}
 

@@ -330,6 +330,26 @@ func TestTcpdumpSeesAPingOnLo(t *testing.T) {
 		read -r -u 5 line; echo "$line"`, "127.0.0.1 > 127.0.0.1: ICMP echo request")
 }
 
+func TestTcpdumpWritesAFileWithoutAUserOfItsOwn(t *testing.T) {
+	for _, passwd := range []string{"", "root:x:0:0:root:/root:/bin/sh\n"} {
+		b := newBox(t, debianImage(t))
+		b.netns = true
+		if passwd != "" {
+			b.write(t, "etc/passwd", passwd)
+		}
+		for _, flags := range []string{"-w /tmp/p", "-w /tmp/p -U", "-w /tmp/q -C 1", "-w /tmp/q -G 60"} {
+			b.want(t, `
+				ip link set lo up
+				coproc tcpdump -n -c 1 -i lo `+flags+` icmp 2>&1
+				exec 5<&${COPROC[0]}
+				while read -r -u 5 line && [[ $line != *listening* ]]; do :; done
+				ping -c 1 127.0.0.1 >/dev/null
+				wait $COPROC_PID; echo "status $?"; ls -l /tmp`, "status 0")
+		}
+		b.want(t, "tcpdump -n -r /tmp/p", "127.0.0.1 > 127.0.0.1: ICMP echo request")
+	}
+}
+
 func TestViEditsAFileAndLeavesNoOther(t *testing.T) {
 	b := newBox(t, debianImage(t))
 	b.poison(t)

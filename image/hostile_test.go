@@ -77,6 +77,13 @@ init = 1
 	for _, rc := range []string{"etc/vim/vimrc", "etc/vim/vimrc.tiny", "usr/share/vim/vimrc", "usr/share/vim/vimrc.tiny"} {
 		b.write(t, rc, ":!touch /mark\n:w! /mark\n")
 	}
+	b.write(t, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+	for _, rc := range []string{"root/.curlrc", ".curlrc"} {
+		b.write(t, rc, "url = file:///etc/passwd\noutput = /mark\n")
+	}
+	for _, rc := range []string{"etc/topdefaultrc", "etc/toprc", "root/.toprc", "root/.config/procps/toprc"} {
+		b.write(t, rc, "pipe\tlogs\t: >/mark\n")
+	}
 	b.env = append(b.env, "LD_PRELOAD=/evil.so", "LD_AUDIT=/evil.so", "LD_LIBRARY_PATH=/lib/x86_64-linux-gnu:/usr/lib/x86_64-linux-gnu")
 }
 
@@ -224,6 +231,23 @@ func TestNoProgramAsksTheContainersNscd(t *testing.T) {
 	b.bash(t, "id root; ls -l /; curl -s http://nosuchhost.example; ps -ef")
 	if _, err := os.Stat(b.root + "/mark"); err == nil {
 		t.Error("one did")
+	}
+}
+
+func TestNoToolReadsAStartUpFileOfTheContainers(t *testing.T) {
+	for _, img := range []string{hostImage(t), debianImage(t)} {
+		b := newBox(t, img)
+		b.poison(t)
+		b.bash(t, "curl -s file:///etc/passwd; env -u HOME curl -s file:///etc/passwd")
+		for _, env := range []string{"", "-u HOME ", "HOME=/root "} {
+			opened, _ := b.bash(t, "strace -e trace=open,openat env "+env+"top -b -n 1 2>&1 >/dev/null | grep rc")
+			if strings.Contains(opened, "toprc") || strings.Contains(opened, "topdefaultrc") {
+				t.Errorf("env %stop: %s", env, opened)
+			}
+		}
+		if _, err := os.Stat(b.root + "/mark"); err == nil {
+			t.Error("one did")
+		}
 	}
 }
 

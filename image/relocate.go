@@ -1,10 +1,8 @@
 package image
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -29,14 +27,21 @@ func (o *object) relocate(a arch) error {
 // into it, whom few containers have: "Couldn't find user 'tcpdump'", and -Z
 // root fails in a root without /etc/passwd. The pointer to the name becomes
 // nil, as if none had been built in; -Z still works.
+//
+// Debian's gives a file that it writes to that user, too, and does not ask
+// whether there is one. It gives none away any more: also not with -Z.
 func (o *object) stayRoot(a arch) error {
-	const complaint, user = "Couldn't find user '%.32s'\x00", "\x00tcpdump\x00"
-	drops := false
-	for _, part := range o.constants() {
-		drops = drops || bytes.Contains(part, []byte(complaint))
-	}
-	if !drops {
+	const (
+		complaint = "Couldn't find user '%.32s'\x00"
+		another   = "Couldn't change ownership of savefile\x00"
+		user      = "\x00tcpdump\x00"
+		unknown   = "it gives root up for a user that containers do not have, in a way not known here"
+	)
+	if !o.says(complaint) {
 		return nil
+	}
+	if o.says(another) && o.editCode(a.mayChown, a.noChown) != 1 {
+		return errors.New(unknown)
 	}
 	for _, addr := range o.addresses(user) {
 		for _, s := range o.code() {
@@ -45,7 +50,7 @@ func (o *object) stayRoot(a arch) error {
 			}
 		}
 	}
-	return errors.New("it gives root up for a user that containers do not have, in a way not known here")
+	return errors.New(unknown)
 }
 
 // relocateOpenSSL moves openssl.cnf, which can name a library to load. Its
@@ -90,6 +95,8 @@ func paths(a arch) []edit {
 		blank("/etc/profile"), blank("~/.profile"), blank("~/.bash_profile"), blank("~/.bash_login"),
 		blank("~/.bashrc"), blank("~/.bash_logout"), blank("/etc/bash.bash_logout"),
 		blank("/etc/inputrc"), blank("~/.inputrc"),
+		blank("/etc/toprc"), blank("/etc/topdefaultrc"), blank("%s/.%src"), blank("%s/procps/%src"),
+		blank(".curlrc"), {old: "Disable .curlrc\x00", new: "Disable \x00curlrc\x00"}, // one is the other's tail
 		blank("/etc/sysless"), blank("/etc/syslesskey"), blank("/usr/bin/.sysless"),
 		whole("/etc/vim/vimrc.tiny", Root+"/v"), whole("/etc/vim/vimrc", "/dev/null"), whole("$HOME/.vimrc", "/dev/null"), whole("~/.vim/vimrc", "/dev/null"),
 		prefix("/usr/share/vim", Root),
@@ -148,10 +155,10 @@ const (
 // loads says that a static program of glibc has a loader in it, as most have:
 // for modules of nsswitch.conf and of iconv.
 func (o *object) loads() bool {
-	return slices.ContainsFunc(o.constants(), func(part []byte) bool {
-		return bytes.Contains(part, []byte("\x00"+ldLibraryPath+"\x00"))
-	})
+	return o.says("\x00" + ldLibraryPath + "\x00")
 }
+
+func (o *object) says(text string) bool { return len(o.addresses(text)) > 0 }
 
 // relocateStatic does to the loader within a static program what relocateLoader
 // does to the other, and leaves it nothing to load: files and dns of
@@ -196,13 +203,16 @@ func madePrivate(kind string, edits []edited) error {
 // rather than those that do not begin with LD_: one conditional branch becomes
 // an unconditional one. The names themselves are no strings that could be
 // edited; compilers turn them into immediates.
-func (o *object) forgetLD(a arch) int {
+func (o *object) forgetLD(a arch) int { return o.editCode(a.ldTest, a.ldSkip) }
+
+// editCode edits code that matches a pattern, and returns how often it found it.
+func (o *object) editCode(pattern []int, edit func(code []byte)) int {
 	n := 0
 	for _, s := range o.code() {
 		code := s.data
-		for ; len(code) >= len(a.ldTest); code = code[1:] {
-			if matches(code, a.ldTest) {
-				a.ldSkip(code)
+		for ; len(code) >= len(pattern); code = code[1:] {
+			if matches(code, pattern) {
+				edit(code)
 				n++
 			}
 		}
