@@ -106,6 +106,9 @@ func openKill(at int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "cgroup.kill"), nil
 }
 
+// killRun ends the session, but for its init.
+func (g *cgroup) killRun() { _ = writeTo(rawFD(g.run), "cgroup.kill", "1") }
+
 // killAll ends every process of the session at once, its init too.
 func (g *cgroup) killAll() { _ = writeTo(rawFD(g.dir), "cgroup.kill", "1") }
 

@@ -229,6 +229,7 @@ func (p *plan) fork(r room) {
 	p.parentOf(child)
 	p.call("tell that it runs", "write", num("socket", fdSocket), raw("RUNNING", saysRunning<<56), lit(8))
 	p.may(unix.EPIPE) // the daemon has given up: on to reap, which cleans up
+	p.confine()       // not before: clone3 is refused from here on
 	// The streams must end when the command's own copies do.
 	p.call("close streams", "close_range", lit(0), lit(2), lit(0))
 	if r.hasUserns() {
@@ -262,8 +263,7 @@ func (p *plan) become(c *Cmd, r room) {
 		p.call("chdir", "chdir", str(c.Dir))
 	}
 	p.call("close descriptors", "close_range", lit(3), num("~0", 0xffffffff), num("CLOSE_RANGE_CLOEXEC", unix.CLOSE_RANGE_CLOEXEC))
-	p.call("no new privileges", "prctl", num("PR_SET_NO_NEW_PRIVS", unix.PR_SET_NO_NEW_PRIVS), lit(1), lit(0), lit(0), lit(0))
-	p.call("seccomp", "prctl", num("PR_SET_SECCOMP", unix.PR_SET_SECCOMP), num("SECCOMP_MODE_FILTER", unix.SECCOMP_MODE_FILTER), seccompProgram())
+	p.confine()
 	files := c.candidates(r.search)
 	for i, file := range files {
 		p.call("execve", "execve", str(file), strs(c.Args), strs(c.Env))
@@ -271,6 +271,13 @@ func (p *plan) become(c *Cmd, r room) {
 			p.may(unix.ENOENT, unix.ENOTDIR)
 		}
 	}
+}
+
+// confine takes from the process, and from who may trace it, what the
+// container's own filter would.
+func (p *plan) confine() {
+	p.call("no new privileges", "prctl", num("PR_SET_NO_NEW_PRIVS", unix.PR_SET_NO_NEW_PRIVS), lit(1), lit(0), lit(0), lit(0))
+	p.call("seccomp", "prctl", num("PR_SET_SECCOMP", unix.PR_SET_SECCOMP), num("SECCOMP_MODE_FILTER", unix.SECCOMP_MODE_FILTER), seccompProgram())
 }
 
 // signalName is the number for those that have no name: the real-time ones.

@@ -83,7 +83,7 @@ func (c *Cmd) Signal(sig unix.Signal) error {
 }
 
 // End kills everything that is left of the session, and waits until it is gone
-// (2 s at most). After Wait, or instead of it: what a command leaves behind is
+// (3 s at most). After Wait, or instead of it: what a command leaves behind is
 // killed when it ends. It may be called at any time, from any goroutine, more
 // than once.
 func (c *Cmd) End() {

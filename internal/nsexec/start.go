@@ -28,8 +28,9 @@ const (
 // a container may hang a path look-up (FUSE).
 const startTimeout = 10 * time.Second
 
-// endTimeout is how long a killed session may take to be gone.
-const endTimeout = 2 * time.Second
+// endTimeout is how long a killed session may take to be gone, before it is
+// helped along, and again each time.
+const endTimeout = time.Second
 
 // session is the running state of a Cmd.
 type session struct {
@@ -304,11 +305,18 @@ func (s *session) wait() (Status, error) {
 	return Status{Code: w.ExitStatus()}, nil
 }
 
-// signal has the init send a signal.
+// signal has the init send a signal. It does not wait: an init that somebody has
+// stopped does not read.
 func (s *session) signal(sig unix.Signal) error {
+	conn, err := s.socket.SyscallConn()
+	if err != nil {
+		return err
+	}
 	b := binary.NativeEndian.AppendUint64(nil, uint64(sig))
-	_, err := s.socket.Write(b)
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, os.ErrClosed) {
+	closed := conn.Control(func(fd uintptr) {
+		err = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+	})
+	if closed != nil || err == unix.EPIPE {
 		return nil // it has ended
 	}
 	return err
@@ -316,18 +324,26 @@ func (s *session) signal(sig unix.Signal) error {
 
 // end closes the socket, upon which the init kills the session and reaps it, as
 // it does when the command ends or the daemon dies. It is helped along where it
-// cannot.
+// cannot: where the session has stopped it, or somebody holds it by ptrace(2).
 func (s *session) end() {
 	s.socket.Close()
-	_ = s.init.SetReadDeadline(time.Now().Add(endTimeout))
-	if err := waitInit(s.init); err != nil {
-		s.cgroup.killAll()
-		_ = control(s.init, func(fd int) error { return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) })
+	for _, help := range []func(){
+		func() { s.signalInit(unix.SIGCONT) },
+		func() { s.cgroup.killRun(); s.signalInit(unix.SIGCONT) },
+		func() { s.cgroup.killAll(); s.signalInit(unix.SIGKILL) },
+	} {
+		help()
 		_ = s.init.SetReadDeadline(time.Now().Add(endTimeout))
-		_ = waitInit(s.init)
+		if waitInit(s.init) == nil {
+			break
+		}
 	}
 	s.init.Close()
 	s.cgroup.killAll() // nothing, unless the container killed our init
+}
+
+func (s *session) signalInit(sig unix.Signal) {
+	_ = control(s.init, func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
 }
 
 // waitInit waits for the end of a process by its pidfd, without holding a thread.

@@ -85,7 +85,7 @@ static s64 call(s64 nr, const u64 *a)
 #define CALL(nr, ...) call(nr, (u64[6]){__VA_ARGS__})
 
 enum {
-	POLLIN = 1, WNOHANG = 1, WALL = 0x40000000, EINTR = 4, REMOVEDIR = 0x200, DT_DIR = 4,
+	POLLIN = 1, WNOHANG = 1, WALL = 0x40000000, EINTR = 4, EMFILE = 24, CTRUNC = 8, REMOVEDIR = 0x200, DT_DIR = 4,
 	SIGCHLD = 17, CLONE_INTO_CGROUP_HIGH = 2
 };
 
@@ -197,7 +197,8 @@ static int serve(char *shown)
 			continue;
 		count = (r.len - (sizeof r - sizeof r.fd)) / sizeof r.fd[0];
 		c.cgroup = r.fd[CGROUP];
-		pid = CALL(CLONE3, (u64)&c, sizeof c);
+		/* All of them, or the daemon sees the end of its socket. */
+		pid = m.flags & CTRUNC ? -EMFILE : CALL(CLONE3, (u64)&c, sizeof c);
 		if (pid == 0) {
 			/* They came above ours, in order: none is overwritten before its turn. */
 			for (int i = 0; i < count; i++)
@@ -207,7 +208,7 @@ static int serve(char *shown)
 				shown[i] = name[i];
 			return 1;
 		}
-		if (pid < 0)
+		if (pid < 0 && count > SOCKET)
 			tell(r.fd[SOCKET], FAILED, NOT_FORKED, -pid);
 		for (int i = 0; i < count; i++)
 			CALL(CLOSE, r.fd[i]);
