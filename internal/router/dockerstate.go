@@ -52,6 +52,9 @@ func (s *dockerState) find(ctx context.Context, id string) ([]Found, error) {
 	select {
 	case s.slots <- struct{}{}:
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) { // who asked has left
+			return nil, ctx.Err()
+		}
 		return nil, fmt.Errorf("%s: %d wait for it already", s.dir, stateSlots)
 	}
 	type answer struct {

@@ -74,7 +74,10 @@ func (s *session) run(ctx context.Context, ask ask) {
 	ending := s.serveGuarded(ctx, ask)
 	s.tellStatus(ending)
 	said := s.farewell(ctx, ending)
-	s.endRecord(ending)
+	if err := s.endRecord(ending); err != nil && said && ending.code != codeUnrecorded {
+		s.tellStatus(endUnrecorded) // once more: clients take the last
+		s.tell(endUnrecorded.words)
+	}
 	s.streams.gone()
 	if said { // or somebody still writes, and CloseWrite must not run beside it
 		s.ch.CloseWrite()
@@ -98,7 +101,9 @@ func (s *session) keep(c io.Closer) { s.kept = append(s.kept, c) }
 
 func (s *session) letGo() {
 	for _, c := range slices.Backward(s.kept) {
-		c.Close()
+		if err := c.Close(); err != nil {
+			s.server.Logger.Warn("left behind", "login", brief(s.login), "err", err)
+		}
 	}
 }
 
@@ -283,6 +288,11 @@ var unrecordable = ending{
 	reason: "recording failed",
 }
 
+var endUnrecorded = ending{
+	code:  codeUnrecorded,
+	words: "how this session ended could not be recorded",
+}
+
 func containerStopped(target *router.Target) ending {
 	words := "container " + label(target) + " stopped"
 	return ending{code: codeStopped, words: words, reason: audit.Reason(words)}
@@ -325,17 +335,18 @@ func (e ending) outcome() (code int, signal string) {
 	return e.code, ""
 }
 
-func (s *session) endRecord(e ending) {
+func (s *session) endRecord(e ending) (err error) {
 	log := s.server.Logger.With("login", brief(s.login))
 	if s.record != nil {
 		code, signal := e.outcome()
-		if err := s.record.End(code, signal, e.reason); err != nil {
+		if err = s.record.End(code, signal, e.reason); err != nil {
 			log.Error("cannot record the end of a session", "err", err)
 		}
 	}
 	if e.err != nil {
 		log.Error("session failed", "err", e.err)
 	}
+	return err
 }
 
 // tellStatus tells the client the exit status, or the signal if SSH has a name for it

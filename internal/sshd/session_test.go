@@ -421,6 +421,31 @@ func TestNothingRunsThatCannotBeRecorded(t *testing.T) {
 	}
 }
 
+func TestAnEndThatCannotBeRecordedIsNoSuccess(t *testing.T) {
+	o := newOpenSSH(t)
+	for _, flags := range [][]string{nil, {"-tt"}} {
+		c := o.cmd(flags...)
+		c.Args = append(c.Args, "echo ready; read x")
+		in, _ := c.StdinPipe()
+		out, _ := c.StdoutPipe()
+		var words bytes.Buffer
+		c.Stderr = &words
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		io.ReadFull(out, make([]byte, len("ready\n")))
+		o.server.Record.Close()
+		io.WriteString(in, "\n")
+		shown, _ := io.ReadAll(out)
+		c.Wait()
+		said := strings.Contains(string(shown)+words.String(), "cartsshd: how this session ended could not be recorded")
+		if code := c.ProcessState.ExitCode(); code != 254 || !said {
+			t.Errorf("%v: exit status %d, %q, %q", flags, code, shown, words.String())
+		}
+		o = newOpenSSH(t)
+	}
+}
+
 func TestAContainerThatStopsEndsItsSessionsWithTheWords(t *testing.T) {
 	h := newHall(t)
 	s, other := h.session(), open(t, h.dial("web-2", h.alice))
