@@ -38,8 +38,11 @@ func (c checkCmd) Run(out io.Writer) error {
 	}
 	r.say("tools image", imageIsReadOnly(cfg.Image.Path), cfg.Image.Path+" attaches, and cannot be written to")
 	r.say("record", recordable(cfg.Record.Dir), cfg.Record.Dir)
-	// It is taken, too, if a daemon runs already.
-	r.hint("listen", listenable(cfg.Listen), string(cfg.Listen))
+	if err := listenable(cfg.Listen); errors.Is(err, unix.EADDRINUSE) {
+		r.hint("listen", err, string(cfg.Listen)) // by a daemon that runs already, maybe
+	} else {
+		r.say("listen", err, string(cfg.Listen))
+	}
 	for _, runtime := range runtimes(cfg.Runtimes) {
 		// A runtime that is down now may come up: serve goes on without it.
 		r.hint("runtime", answers(runtime), runtime.Name())

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -131,9 +132,9 @@ func (d *demo) start(c demoCmd) error {
 func (d *demo) serve() error {
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop = stop
-	ln, err := listen(d.daemon.cfg.Listen)
+	ln, err := net.Listen("tcp", string(d.daemon.cfg.Listen))
 	if err != nil {
-		return err
+		return fmt.Errorf("%w (for another port: build/cartsshd demo --port 2223 --image build/tools.img)", err)
 	}
 	d.ended = make(chan struct{})
 	go func() {

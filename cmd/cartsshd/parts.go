@@ -81,7 +81,7 @@ func runtimes(c config.Runtimes) []router.Runtime {
 func listen(address config.Address) (net.Listener, error) {
 	ln, err := net.Listen("tcp", string(address))
 	if err != nil {
-		return nil, fmt.Errorf("%w (another address: listen: in the configuration)", err)
+		return nil, fmt.Errorf("%w (for another address, see \"listen\" in the configuration)", err)
 	}
 	return ln, nil
 }

@@ -46,8 +46,8 @@ type Log struct {
 
 // Person is who did it.
 type Person struct {
-	Name   string   `json:"name"`
-	Key    string   `json:"key"` // SHA256 fingerprint
+	Name   string   `json:"name,omitempty"` // nobody's, if the key is nobody's any more
+	Key    string   `json:"key"`            // SHA256 fingerprint
 	Groups []string `json:"groups,omitempty"`
 }
 
@@ -107,10 +107,28 @@ type Reason string
 
 // Event writes one line; it is durable on return.
 func (l *Log) Event(e Event) error {
-	if e.Event == "" {
-		return unrecorded(errors.New("event without a name"))
+	r, err := e.record()
+	if err == nil {
+		err = l.journal.append(r)
 	}
-	return unrecorded(l.journal.append(&Record{
+	return unrecorded(err)
+}
+
+// Note is Event for what nobody needs to wait for: it comes before what is
+// written later, and if the disk fails, the journal tells of that.
+func (l *Log) Note(e Event) error {
+	r, err := e.record()
+	if err == nil {
+		_, err = l.journal.start(r)
+	}
+	return unrecorded(err)
+}
+
+func (e Event) record() (*Record, error) {
+	if e.Event == "" {
+		return nil, errors.New("event without a name")
+	}
+	return &Record{
 		Event:   e.Event,
 		Session: e.Session,
 		Person:  e.Person,
@@ -120,7 +138,7 @@ func (l *Log) Event(e Event) error {
 		Rule:    e.Rule,
 		Command: e.Command,
 		Detail:  e.Detail,
-	}))
+	}, nil
 }
 
 // Begin writes that a session opens. The disk may still be at work on return,

@@ -86,8 +86,11 @@ func (d *Docker) Find(ctx context.Context, id string) ([]Found, error) {
 			return found, nil
 		}
 		state = d.fallback
+		if state == nil && errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("%s: no answer within %v", d.socket, statePatience) // not the caller's time
+		}
 		if state == nil {
-			return nil, err
+			return nil, fmt.Errorf("%w; and %w", err, errNoRoot)
 		}
 	}
 	found, doubt := state.find(ctx, id)
@@ -105,6 +108,8 @@ func (d *Docker) Find(ctx context.Context, id string) ([]Found, error) {
 	return found, err
 }
 
+var errNoRoot = errors.New("its data root is not known (name it in the configuration: runtimes: docker: root)")
+
 // Offline tells why containers would not be found while the engine is dead;
 // nil if they would. It asks the engine for its data root if need be, which
 // takes ten times as long as to ask it for a container.
@@ -117,7 +122,7 @@ func (d *Docker) Offline(ctx context.Context) error {
 			err = d.learn(info.DockerRootDir)
 		}
 		if state = cmp.Or(d.state.Load(), d.fallback); state == nil {
-			return fmt.Errorf("its data root is not known (name it in the configuration: runtimes: docker: root): %w", err)
+			return fmt.Errorf("%w: %w", errNoRoot, err)
 		}
 	}
 	_, err := state.find(ctx, "cartsshd-check")

@@ -470,6 +470,14 @@ func TestTheEnginesFirstAnswerTellsItsDataRoot(t *testing.T) {
 	}
 }
 
+func TestAnEngineThatHangsBeforeItsDataRootIsKnownIsToldOf(t *testing.T) {
+	docker := engine(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	_, err := resolve(t, "web-1", docker)
+	if err == nil || !strings.Contains(err.Error(), "docker: ") || !strings.Contains(err.Error(), "no answer within 1s") || !strings.Contains(err.Error(), "docker: root") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestCheckAsksForTheDataRoot(t *testing.T) {
 	root := newDataRoot(t)
 	says := ""

@@ -136,6 +136,10 @@ func (c *conn) verified(meta gossh.ConnMetadata, key gossh.PublicKey, _ *gossh.P
 	c.signin.person = &audit.Person{Name: who.Person, Key: gossh.FingerprintSHA256(key), Groups: who.Groups}
 	c.signin.grace.Stop()
 	c.signin.over()
+	client := c.client(string(meta.ClientVersion()))
+	if err := c.server.Record.Note(audit.Event{Event: audit.SigninOK, Person: c.signin.person, Client: &client, Login: meta.User()}); err != nil {
+		c.server.Logger.Error("record", "err", err)
+	}
 	c.server.Logger.Info("signed in", "person", who.Person, "client", meta.RemoteAddr(), "login", brief(meta.User()))
 	return &gossh.Permissions{ExtraData: map[any]any{proved{}: key}}, nil
 }

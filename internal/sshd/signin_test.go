@@ -95,6 +95,16 @@ func TestSixTriesAreEnough(t *testing.T) {
 	}
 }
 
+func TestASignInIsRecordedAlsoWithoutASession(t *testing.T) {
+	h := newHall(t)
+	h.dial("web-1", h.alice)
+	h.await(audit.SigninOK)
+	ok := h.recorded(audit.SigninOK)
+	if len(ok) != 1 || ok[0].Person == nil || ok[0].Person.Name != "alice" || ok[0].Login != "web-1" || ok[0].Client == nil || ok[0].Client.Address == "" {
+		t.Fatalf("%+v", ok)
+	}
+}
+
 func TestAPortScanIsNoSignIn(t *testing.T) {
 	h := newHall(t)
 	conn, err := net.Dial("tcp", h.addr)

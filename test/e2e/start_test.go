@@ -182,6 +182,21 @@ func TestCheckSaysWhatServeWouldMeet(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := taken.Addr().String()
+	h.edit(t, "127.0.0.1:0", address)
+	if code, said = check(); code != 0 || !strings.Contains(said, "warn  listen         "+address) {
+		t.Errorf("where another listens: exit code %d", code)
+	}
+	taken.Close()
+	h.edit(t, address, "192.0.2.1:2222") // TEST-NET-1, nobody's (RFC 5737)
+	if code, said = check(); code != 1 || !strings.Contains(said, "BAD   listen") {
+		t.Errorf("an address of somebody else's: exit code %d", code)
+	}
+
 	remove(t, h.path("host_key"))
 	h.image(t, "DIR/none.img")
 	code, said = check()
