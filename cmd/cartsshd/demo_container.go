@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -140,7 +141,7 @@ type demoWebCmd struct{}
 
 // Run serves one page on port 8080 of the container.
 func (demoWebCmd) Run() error {
-	ln, err := listen(":8080")
+	ln, err := net.Listen("tcp", ":8080")
 	if err != nil {
 		return err
 	}

@@ -78,18 +78,11 @@ func (d *Docker) Find(ctx context.Context, id string) ([]Found, error) {
 	}
 	state := d.state.Load()
 	if state == nil {
-		// Not long: the disk is the one that is there if the engine hangs.
-		quick, cancel := context.WithTimeout(ctx, statePatience)
-		defer cancel()
-		found, err := d.ask(quick, id)
+		found, err := d.askQuickly(ctx, id)
 		if err == nil {
 			return found, nil
 		}
-		state = d.fallback
-		if state == nil && errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("%s: no answer within %v", d.socket, statePatience) // not the caller's time
-		}
-		if state == nil {
+		if state = d.fallback; state == nil {
 			return nil, fmt.Errorf("%w; and %w", err, errNoRoot)
 		}
 	}
@@ -162,6 +155,18 @@ var (
 	errNoContainer     = errors.New("no such container")
 	errAmbiguousPrefix = errors.New("prefix of several IDs")
 )
+
+// askQuickly is ask, and not for long: the disk is the one that is there if the
+// engine hangs.
+func (d *Docker) askQuickly(ctx context.Context, id string) ([]Found, error) {
+	quick, cancel := context.WithTimeout(ctx, statePatience)
+	defer cancel()
+	found, err := d.ask(quick, id)
+	if err != nil && quick.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%s: no answer within %v", d.socket, statePatience)
+	}
+	return found, err
+}
 
 // findPrefix returns the running containers whose IDs begin so.
 func (d *Docker) findPrefix(ctx context.Context, prefix string) ([]Found, error) {

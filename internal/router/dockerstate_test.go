@@ -472,7 +472,8 @@ func TestTheEnginesFirstAnswerTellsItsDataRoot(t *testing.T) {
 
 func TestAnEngineThatHangsBeforeItsDataRootIsKnownIsToldOf(t *testing.T) {
 	docker := engine(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	_, err := resolve(t, "web-1", docker)
+	patient := Table{Runtimes: []Runtime{docker}} // more so than the one question is given time
+	_, err := patient.Resolve(t.Context(), Ref{ID: "web-1"})
 	if err == nil || !strings.Contains(err.Error(), "docker: ") || !strings.Contains(err.Error(), "no answer within 1s") || !strings.Contains(err.Error(), "docker: root") {
 		t.Errorf("got %v", err)
 	}

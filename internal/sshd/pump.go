@@ -11,10 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// afterlife is how much is still read of a session that is over: as much as a
-// pipe holds.
-const afterlife = 1 << 20
-
 // pump carries a command's output to whoever reads it, until it ends or nobody
 // reads any more. A buffer is held only while there is something in it.
 //
@@ -39,7 +35,7 @@ func pump(to io.Writer, from *os.File, pool *buffers) error {
 		case err == io.EOF:
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			ready, left = atOnce(raw), afterlife
+			ready, left = atOnce(raw), pipeSize
 		case err != nil:
 			return err
 		}

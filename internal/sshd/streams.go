@@ -96,6 +96,9 @@ func (s *session) openPipes() (*streams, error) {
 	return st, nil
 }
 
+// pipeSize is what a command's pipe holds, and more than a terminal does.
+const pipeSize = 1 << 20
+
 // pipe makes the pipe for one of the command's descriptors, and returns our
 // end. Ours is in Go's poller; a command expects its own to block.
 func (st *streams) pipe(fd int) (*os.File, error) {
@@ -105,7 +108,7 @@ func (st *streams) pipe(fd int) (*os.File, error) {
 	}
 	// For bulk. Its pages are there only while they hold something, and a
 	// smaller pipe will do too.
-	unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, 1<<20)
+	unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, pipeSize)
 	ours, theirs := ends[0], ends[1]
 	if fd == 0 {
 		ours, theirs = theirs, ours
