@@ -15,7 +15,8 @@ func hostSource(a arch) (*source, error) {
 			s.bins = append(s.bins, dir)
 		}
 	}
-	s.lock = []string{"# from the machine that built it: " + osName()}
+	s.name = "the machine that built it: " + osName("/etc/os-release")
+	s.lock = []string{"# from " + s.name}
 	return s, nil
 }
 
@@ -60,8 +61,9 @@ func ldInclude(dir, glob string, depth int) []string {
 	return dirs
 }
 
-func osName() string {
-	b, _ := os.ReadFile("/etc/os-release")
+// osName reads a file of os-release(5).
+func osName(file string) string {
+	b, _ := os.ReadFile(file)
 	for _, line := range strings.Split(string(b), "\n") {
 		if name, ok := strings.CutPrefix(line, "PRETTY_NAME="); ok {
 			return strings.Trim(name, `"'`)

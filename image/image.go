@@ -28,6 +28,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 )
 
 // Root is where a container sees the image. It is compiled into every program.
@@ -44,11 +47,30 @@ const Root = "/dev/crashcart"
 type Options struct {
 	Output string // path of the image file; replaced atomically
 
-	// FS is the file system: "squashfs" (the default) or "erofs".
+	// Profile is one of Profiles; empty is "std", and "min" from the host.
+	Profile string
+
+	// Add are packages to take besides, as "PACKAGE", all of its commands, or as
+	// a line of the file packages. Remove are packages or commands not to take.
+	Add, Remove []string
+
+	// Files is a folder that is laid over the image: its bin/ becomes commands,
+	// relocated like the others, its lib/ is looked in first for their
+	// libraries, and whatever else it has is copied. Empty is none.
+	Files string
+
+	// Lock is the packages.lock of an earlier image: these very packages are
+	// taken again, or nothing. Empty is Debian's newest.
+	Lock string
+
+	// FS is the file system: "squashfs" (the default), "erofs" or "ext4".
 	FS string
 
 	// Packages are lines of the form of the file packages, instead of it.
 	Packages []string
+
+	// Sources is an apt sources.list to use instead of this machine's.
+	Sources string
 
 	// FromHost takes programs and libraries of this machine: seconds, and no
 	// network. Otherwise they are Debian's, from the sources of this machine.
@@ -61,6 +83,10 @@ type Options struct {
 	// Log gets a line for each stage and for everything left out. Nil is
 	// silence.
 	Log io.Writer
+
+	// Progress is told how far the present stage is: done of total, in any unit.
+	// Nil is nobody.
+	Progress func(stage string, done, total int)
 
 	// CacheDir keeps downloads. Empty is cartsshd in the user's cache
 	// directory ($XDG_CACHE_HOME, ~/.cache).
@@ -102,7 +128,7 @@ func Build(ctx context.Context, o Options) error {
 type build struct {
 	Options
 	arch arch
-	list []pkg
+	list list
 	fs   filesystem
 }
 
@@ -113,8 +139,15 @@ func newBuild(o Options) (*build, error) {
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
-	if o.Arch == "" {
-		o.Arch = runtime.GOARCH
+	if o.Progress == nil {
+		o.Progress = func(string, int, int) {}
+	}
+	o.Arch = cmp.Or(o.Arch, runtime.GOARCH)
+	if o.Profile == "" {
+		o.Profile = map[bool]string{false: "std", true: "min"}[o.FromHost]
+	}
+	if !slices.Contains(Profiles, o.Profile) {
+		return nil, fmt.Errorf("image: profile %q: not one of %s", o.Profile, strings.Join(Profiles, ", "))
 	}
 	b := &build{Options: o}
 	var err error
@@ -127,7 +160,10 @@ func newBuild(o Options) (*build, error) {
 	if b.fs, err = filesystemOf(o.FS); err != nil {
 		return nil, err
 	}
-	if b.list, err = parseList(o.Packages); err != nil {
+	if b.FromHost && b.Lock != "" {
+		return nil, errors.New("image: --from-host: this machine's programs are no packages: --lock means nothing")
+	}
+	if b.list, err = b.contents(); err != nil {
 		return nil, err
 	}
 	return b, nil

@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -20,37 +21,36 @@ func (o *object) relocate(a arch) error {
 	for _, e := range paths(a) {
 		o.edit(e)
 	}
-	return errors.Join(o.relocateOpenSSL(), o.stayRoot(a))
+	o.stayRoot(a)
+	return o.relocateOpenSSL()
 }
 
 // stayRoot keeps tcpdump from becoming the user that Debian and Fedora build
-// into it, whom few containers have: "Couldn't find user 'tcpdump'", and -Z
-// root fails in a root without /etc/passwd. The pointer to the name becomes
-// nil, as if none had been built in; -Z still works.
+// into it, whom few containers have. Our own name service says that it is root
+// (see nss.c); but where the container does have one, or root may not change
+// users, that does not help. So the pointer to the name becomes nil, in the
+// makes that are known, as if none had been built in. -Z still works.
 //
-// Debian's gives a file that it writes to that user, too, and does not ask
-// whether there is one. It gives none away any more: also not with -Z.
-func (o *object) stayRoot(a arch) error {
-	const (
-		complaint = "Couldn't find user '%.32s'\x00"
-		another   = "Couldn't change ownership of savefile\x00"
-		user      = "\x00tcpdump\x00"
-		unknown   = "it gives root up for a user that containers do not have, in a way not known here"
-	)
-	if !o.says(complaint) {
-		return nil
-	}
-	if o.says(another) && o.editCode(a.mayChown, a.noChown) != 1 {
-		return errors.New(unknown)
+// Debian's gives a file that it writes to that user, too, and Debian 12's does
+// not ask whether there is one: that one gives none away any more.
+func (o *object) stayRoot(a arch) {
+	const user = "\x00tcpdump\x00"
+	if !o.says("Couldn't find user '%.32s'\x00") || a.nilPointer == nil || !o.keepsFiles(a) {
+		return
 	}
 	for _, addr := range o.addresses(user) {
 		for _, s := range o.code() {
-			if a.nilPointer(s.data, s.addr, addr+1) > 0 {
-				return nil
-			}
+			a.nilPointer(s.data, s.addr, addr+1)
 		}
 	}
-	return errors.New(unknown)
+}
+
+// keepsFiles says whether a tcpdump may know no user when it writes a file.
+func (o *object) keepsFiles(a arch) bool {
+	if !o.says("Couldn't change ownership of savefile\x00") {
+		return true
+	}
+	return slices.ContainsFunc(a.chowns, func(p patch) bool { return o.editCode(p) == 1 })
 }
 
 // relocateOpenSSL moves openssl.cnf, which can name a library to load. Its
@@ -93,13 +93,17 @@ func paths(a arch) []edit {
 		// Start-up files of shells, pagers and editors.
 		whole("/etc/bash.bashrc", Root+"/r"),
 		blank("/etc/profile"), blank("~/.profile"), blank("~/.bash_profile"), blank("~/.bash_login"),
-		blank("~/.bashrc"), blank("~/.bash_logout"), blank("/etc/bash.bash_logout"),
+		blank("~/.bashrc"), blank("~/.bash_logout"), whole("~/.bash_history", "/dev/null"), whole("~/.sh_history", "/dev/null"), blank("/etc/bash.bash_logout"),
 		blank("/etc/inputrc"), blank("~/.inputrc"),
 		blank("/etc/toprc"), blank("/etc/topdefaultrc"), blank("%s/.%src"), blank("%s/procps/%src"),
 		blank(".curlrc"), {old: "Disable .curlrc\x00", new: "Disable \x00curlrc\x00"}, // one is the other's tail
 		blank("/etc/sysless"), blank("/etc/syslesskey"), blank("/usr/bin/.sysless"),
-		whole("/etc/vim/vimrc.tiny", Root+"/v"), whole("/etc/vim/vimrc", "/dev/null"), whole("$HOME/.vimrc", "/dev/null"), whole("~/.vim/vimrc", "/dev/null"),
+		whole("/etc/vim/vimrc.tiny", Root+"/v"), whole("/etc/vim/vimrc", "$VIM/vimrc"), whole("/etc/vimrc", "$VIM/vimrc"), whole("$HOME/.vimrc", "/dev/null"), whole("~/.vim/vimrc", "/dev/null"),
 		prefix("/usr/share/vim", Root),
+		whole("~/.vim,"+vimAddons+",~/.vim/after", "$VIMRUNTIME"), whole(vimAddons, "$VIMRUNTIME"),
+		blank("~/.lesskey"), blank(".lesskey"), blank("/etc/nanorc"), blank("/etc/htoprc"), blank("/etc/wgetrc"),
+		blank("%s/.digrc"), blank("~/.jq"), whole("/.jq", "/"), blank("~/.ltrace.conf"), whole("/etc/ltrace.conf", Root+"/l"),
+		blank("/etc/gdb/gdbinit"), blank("/etc/gdb/gdbinit.d"), prefix("/usr/share/gdb", Root),
 
 		// Lists of plugins: GSSAPI, Kerberos, PKCS#11, LDAP, SASL.
 		blank("/etc/gss/mech"), blank("/etc/gss/mech.d/*.conf"), blank("/etc/krb5.conf"),
@@ -123,6 +127,10 @@ func paths(a arch) []edit {
 		whole(usrlib, Root+"/lib"), whole(lib, Root+"/lib"),
 		prefix(usrlib+"/", Root+"/lib/"), prefix(lib+"/", Root+"/lib/"),
 
+		// Who people are, and what time it is elsewhere.
+		whole("/etc/nsswitch.conf", Root+"/nss"),
+		whole("/usr/share/zoneinfo", Root+"/tz"),
+
 		// Locales, and translations, which are format strings.
 		prefix("/usr/share/locale", Root+"/lc"),
 		prefix("/usr/lib/locale", Root),
@@ -130,6 +138,9 @@ func paths(a arch) []edit {
 		nscd,
 	}
 }
+
+// vimAddons is where Debian's vim looks for plugins.
+const vimAddons = "/var/lib/vim/addons,/etc/vim,$VIM/vimfiles,$VIMRUNTIME,$VIM/vimfiles/after,/etc/vim/after,/var/lib/vim/addons/after"
 
 // relocateLoader turns the C library's loader into the image's own: it looks
 // into the image only, has neither a cache nor a preload file of the
@@ -203,18 +214,21 @@ func madePrivate(kind string, edits []edited) error {
 // rather than those that do not begin with LD_: one conditional branch becomes
 // an unconditional one. The names themselves are no strings that could be
 // edited; compilers turn them into immediates.
-func (o *object) forgetLD(a arch) int { return o.editCode(a.ldTest, a.ldSkip) }
+func (o *object) forgetLD(a arch) int { return o.editCode(a.ldTest) }
 
-// editCode edits code that matches a pattern, and returns how often it found it.
-func (o *object) editCode(pattern []int, edit func(code []byte)) int {
+// editCode patches code, and returns how often it found it.
+func (o *object) editCode(p patch) int {
 	n := 0
 	for _, s := range o.code() {
 		code := s.data
-		for ; len(code) >= len(pattern); code = code[1:] {
-			if matches(code, pattern) {
-				edit(code)
-				n++
+		for ; len(code) >= len(p.code); code = code[1:] {
+			if !matches(code, p.code) {
+				continue
 			}
+			if p.edit != nil {
+				p.edit(code)
+			}
+			n++
 		}
 	}
 	return n

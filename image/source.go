@@ -2,8 +2,11 @@ package image
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -13,13 +16,52 @@ type source struct {
 	root string   // symlinks are resolved below it
 	bins []string // directories of programs, below root
 	libs []string // directories of libraries, below root
+	name string   // of the whole: a distribution
 	lock []string // "name version sha256", sorted
+
+	// owners are the packages that files came in; of a machine it is empty.
+	owners map[string]string
 }
 
-// program finds a command, and returns the file it leads to, below the root.
+// owned lists the files of a package, sorted.
+func (s *source) owned(pkg string) []string {
+	var files []string
+	for file, owner := range s.owners {
+		if owner == pkg {
+			files = append(files, file)
+		}
+	}
+	slices.Sort(files)
+	return files
+}
+
+// commands are all the commands of a package.
+func (s *source) commands(pkg string) []command {
+	var all []command
+	for _, file := range s.owned(pkg) {
+		if slices.Contains(s.bins, path.Dir(file)) {
+			all = append(all, command{name: path.Base(file)})
+		}
+	}
+	return all
+}
+
+// program finds a command, and returns the file it leads to, below the root. A
+// path may have wildcards: of several files, it is the last.
 func (s *source) program(name string) (string, error) {
-	for _, dir := range s.bins {
-		real, err := s.resolve(filepath.Join(dir, name))
+	candidates := make([]string, 0, len(s.bins))
+	if filepath.IsAbs(name) {
+		found, _ := filepath.Glob(s.host(name))
+		for _, file := range slices.Backward(found) {
+			candidates = append(candidates, strings.TrimPrefix(file, strings.TrimSuffix(s.root, "/")))
+		}
+	} else {
+		for _, dir := range s.bins {
+			candidates = append(candidates, filepath.Join(dir, name))
+		}
+	}
+	for _, file := range candidates {
+		real, err := s.resolve(file)
 		if err != nil {
 			continue
 		}
@@ -41,6 +83,13 @@ func (s *source) library(soname string, runpath []string) (string, error) {
 		}
 		if st, err := os.Lstat(s.host(real)); err == nil && st.Mode().IsRegular() {
 			return real, nil
+		}
+	}
+	// Alternatives (libblas.so.3) lie in folders of their own until a postinst
+	// has chosen one.
+	for _, file := range slices.Sorted(maps.Keys(s.owners)) {
+		if path.Base(file) == soname && strings.HasPrefix(file, s.libs[1]+"/") {
+			return s.resolve(file)
 		}
 	}
 	return "", os.ErrNotExist

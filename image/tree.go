@@ -22,7 +22,8 @@ type tree struct {
 	root  string
 	arch  arch
 	files map[string]bool
-	from  map[string]string // bin/NAME → the source's file it was made of
+	from  map[string]string // the source's program → the name it has in bin
+	owner map[string]string // name → the package it came in
 	want  []library
 
 	loader  string // as the source's programs name it
@@ -39,22 +40,13 @@ type library struct {
 }
 
 func newTree(root string, a arch) *tree {
-	return &tree{root: root, arch: a, files: map[string]bool{}, from: map[string]string{}}
+	return &tree{root: root, arch: a, files: map[string]bool{}, from: map[string]string{}, owner: map[string]string{}}
 }
 
 // fill brings everything in: programs, what they need, what that needs.
 func (b *build) fill(t *tree, s *source) error {
-	for _, p := range b.list {
-		for _, c := range p.commands {
-			err := t.addCommand(s, c)
-			if errors.Is(err, fs.ErrNotExist) {
-				b.logf("left out: %s: not found (of package %s)", c.name, p.name)
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("image: %s: %w", c.name, err)
-			}
-		}
+	if err := b.addCommands(t, s); err != nil {
+		return err
 	}
 	if !t.files["bin/bash"] {
 		return errors.New("image: bash: not found, and nobody could have a shell")
@@ -68,6 +60,36 @@ func (b *build) fill(t *tree, s *source) error {
 		return fmt.Errorf("image: %w", err)
 	}
 	b.logf("%d commands, %d libraries", t.count("bin/"), t.count("lib/"))
+	return nil
+}
+
+// addCommands adds the commands of the list. What the source lacks is said, in
+// one line: of a machine it may be much.
+func (b *build) addCommands(t *tree, s *source) error {
+	var missing []string
+	for i, p := range b.list {
+		b.Progress("relocating", i, len(b.list))
+		if p.all {
+			p.commands = append(p.commands, s.commands(p.name)...)
+			if p.commands == nil {
+				b.logf("nothing taken of %s: it has no command, or none is known of it", p.name)
+			}
+		}
+		for _, c := range p.commands {
+			err := t.addCommand(s, c)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				missing = append(missing, c.name)
+			case errors.Is(err, errForeignScript):
+				b.logf("left out: %s: %v", c.name, err)
+			case err != nil:
+				return fmt.Errorf("image: %s: %w", c.name, err)
+			}
+		}
+	}
+	if missing != nil {
+		b.logf("left out, not found: %s", strings.Join(missing, " "))
+	}
 	return nil
 }
 
@@ -87,8 +109,14 @@ func (t *tree) addCommand(s *source, c command) error {
 	if t.files["bin/"+c.name] {
 		return nil
 	}
-	if c.of != "" && t.files["bin/"+c.of] {
+	wrapper, _ := wrappers.ReadFile("files/wrap/" + c.name)
+	switch {
+	case c.of != "" && t.files["bin/"+c.of] && wrapper != nil:
+		return t.write("bin/"+c.name, wrapper, 0o755)
+	case c.of != "" && t.files["bin/"+c.of]:
 		return t.link("bin/"+c.name, c.of)
+	case c.name == "man": // any other needs groff
+		return fs.ErrNotExist
 	}
 	real, err := s.program(cmp.Or(c.of, c.name))
 	if errors.Is(err, fs.ErrNotExist) && c.of != "" {
@@ -98,10 +126,14 @@ func (t *tree) addCommand(s *source, c command) error {
 		return err
 	}
 	// One program under several names, which looks at argv[0].
-	if base := "bin/" + path.Base(real); t.from[base] == real {
-		return t.link("bin/"+c.name, path.Base(real))
+	if name := t.from[real]; name != "" {
+		return t.link("bin/"+c.name, name)
 	}
-	t.from["bin/"+c.name] = real
+	t.from[real], t.owner["bin/"+c.name] = c.name, s.owners[real]
+	if wrapper != nil {
+		t.owner["libexec/"+c.name] = s.owners[real]
+		return errors.Join(t.write("bin/"+c.name, wrapper, 0o755), t.addProgram(s, "libexec/"+c.name, real))
+	}
 	return t.addProgram(s, "bin/"+c.name, real)
 }
 
@@ -110,7 +142,11 @@ func (t *tree) addProgram(s *source, name, real string) error {
 	if err != nil {
 		return err
 	}
-	if script, ok := ownScript(data); ok {
+	if bytes.HasPrefix(data, []byte("#!")) {
+		script, err := ownScript(data)
+		if err != nil {
+			return err
+		}
 		return t.write(name, script, 0o755)
 	}
 	o, err := parseObject(data, t.arch)
@@ -134,19 +170,26 @@ func (t *tree) addProgram(s *source, name, real string) error {
 	return t.write(name, data, 0o755)
 }
 
-// ownScript makes a script of sh or bash one of the image's bash. There is no
-// other interpreter in the image.
-func ownScript(data []byte) ([]byte, bool) {
+var errForeignScript = errors.New("a script of an interpreter that is not in the image")
+
+// ownScript makes a script of sh or bash one of the image's bash. It runs
+// whatever the container has, or has not.
+func ownScript(data []byte) ([]byte, error) {
 	line, rest, _ := bytes.Cut(data, []byte("\n"))
 	words := strings.Fields(strings.TrimPrefix(string(line), "#!"))
-	if !bytes.HasPrefix(line, []byte("#!")) || len(words) == 0 {
-		return nil, false
+	if len(words) > 1 && path.Base(words[0]) == "env" {
+		words = words[1:]
 	}
-	if shell := path.Base(words[0]); shell != "sh" && shell != "bash" {
-		return nil, false
+	if len(words) == 0 || path.Base(words[0]) != "sh" && path.Base(words[0]) != "bash" {
+		return nil, fmt.Errorf("%w: %s", errForeignScript, line)
 	}
-	words[0] = Root + "/bin/bash"
-	return append([]byte("#!"+strings.Join(words, " ")+"\n"), rest...), true
+	// -p: neither BASH_ENV nor functions come from the environment. The kernel
+	// hands over one argument: "-e" becomes "-pe".
+	flags := "-p"
+	if len(words) > 1 {
+		flags += strings.TrimPrefix(words[1], "-")
+	}
+	return append([]byte("#!"+Root+"/bin/bash "+flags+"\n"), rest...), nil
 }
 
 func (t *tree) need(o *object, dir, by string) {
@@ -199,6 +242,7 @@ func (t *tree) addLibrary(s *source, l library) error {
 	if err := o.relocate(t.arch); err != nil {
 		return err
 	}
+	t.owner["lib/"+l.name] = s.owners[real]
 	return t.write("lib/"+l.name, data, 0o644)
 }
 
@@ -224,6 +268,7 @@ func (t *tree) addLoader(s *source) error {
 	if err := o.relocateLoader(t.arch); err != nil {
 		return fmt.Errorf("%s: %w", real, err)
 	}
+	t.owner["ld.so"] = s.owners[real]
 	return t.write("ld.so", data, 0o755)
 }
 

@@ -50,11 +50,24 @@ type imageCmd struct {
 }
 
 type imageBuildCmd struct {
-	Output   string `short:"o" placeholder:"FILE" default:"tools.img" help:"The image (${default})."`
-	FS       string `name:"fs" default:"squashfs" help:"squashfs or erofs (${default})."`
-	FromHost bool   `help:"Take this machine's programs: seconds, and no network."`
+	Output   string   `short:"o" placeholder:"FILE" default:"tools.img" help:"The image (${default})."`
+	Profile  string   `short:"p" placeholder:"PROFILE" help:"min, std or full (std; from the host, min)."`
+	Arch     string   `placeholder:"ARCH" help:"amd64 or arm64 (this machine's)."`
+	FS       string   `name:"fs" default:"squashfs" help:"squashfs, erofs or ext4 (${default})."`
+	Add      []string `sep:"none" placeholder:"PACKAGE" help:"Take all commands of this package besides, or some: 'PACKAGE: COMMAND COMMAND'."`
+	Remove   []string `sep:"none" placeholder:"NAME" help:"Leave this package or command out."`
+	Files    string   `placeholder:"DIR" help:"Lay this folder over the image: DIR/bin becomes commands."`
+	Lock     string   `placeholder:"FILE" help:"Take the very packages of this packages.lock, of an earlier image."`
+	Sources  string   `placeholder:"FILE" help:"An apt sources.list, instead of this machine's sources."`
+	Cache    string   `placeholder:"DIR" help:"Where downloads are kept (~/.cache/cartsshd)."`
+	FromHost bool     `help:"Take this machine's programs: seconds, and no network."`
 }
 
 func (c imageBuildCmd) Run(ctx context.Context) error {
-	return image.Build(ctx, image.Options{Output: c.Output, FS: c.FS, FromHost: c.FromHost, Log: os.Stderr})
+	bar := newBar(os.Stderr)
+	defer bar.clear()
+	return image.Build(ctx, image.Options{
+		Output: c.Output, Profile: c.Profile, Arch: c.Arch, FS: c.FS, Add: c.Add, Remove: c.Remove, Files: c.Files,
+		Lock: c.Lock, Sources: c.Sources, CacheDir: c.Cache, FromHost: c.FromHost, Log: bar, Progress: bar.show,
+	})
 }
