@@ -93,6 +93,11 @@ func (d *daemon) close() {
 
 // serve lets people in by ln until ctx is done.
 func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runtime) error {
+	sum, err := d.image.SHA256()
+	if err != nil {
+		ln.Close()
+		return err
+	}
 	found := append(more, runtimes(d.cfg.Runtimes)...)
 	for _, r := range found {
 		go d.warnOffline(r)
@@ -101,7 +106,7 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 		Targets:  &router.Table{Runtimes: found},
 		Policy:   d.policy.Load,
 		Tools:    d.image,
-		ToolsID:  "sha256:" + d.image.SHA256(),
+		ToolsID:  "sha256:" + sum,
 		Record:   d.record,
 		HostKeys: []gossh.Signer{d.key},
 		Logger:   d.logger,
@@ -117,7 +122,7 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 		return err
 	}
 	d.logger.Info("listening", "address", ln.Addr(), "host key", gossh.FingerprintSHA256(d.key.PublicKey()), "version", version())
-	err := server.Serve(ctx, ln)
+	err = server.Serve(ctx, ln)
 	d.logger.Info("stopped")
 	return errors.Join(err, d.record.Event(audit.Event{Event: audit.DaemonStop, Detail: stopWords(ctx)}))
 }

@@ -10,38 +10,42 @@
 package loop
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // Image is a tools image behind a loop device, mounted nowhere.
 type Image struct {
-	path   string
-	file   *os.File // the image file itself: what was opened stays what it is
+	*File
 	mount  *os.File // detached
 	anchor *anchor  // where this kernel clones from, if not from mount
-	sum    func() string
 }
 
-// Open attaches the image file at path, read-only, and opens its file system.
-// Who opens a file that is open already shares its loop device, also with
-// other processes.
+// Open is OpenFile and Attach.
 func Open(path string) (*Image, error) {
-	im, err := open(path)
+	file, err := OpenFile(path)
 	if err != nil {
 		return nil, err
+	}
+	return file.Attach()
+}
+
+// Attach puts the file behind a loop device, read-only, and opens its file
+// system. Who opens a file that is open already shares its loop device, also
+// with other processes. The File is the Image's from here on, and closed if
+// there is none.
+func (f *File) Attach() (*Image, error) {
+	im, err := f.attach()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	clone, err := im.Mount(nil)
 	if errors.Is(err, unix.EINVAL) {
 		// Before Linux 6.15 or so, only what is attached can be cloned.
-		if err = im.attach(); err == nil {
+		if err = im.settle(); err == nil {
 			clone, err = im.Mount(nil)
 		}
 	}
@@ -52,35 +56,25 @@ func Open(path string) (*Image, error) {
 	return im, clone.Close()
 }
 
-// attach gives the image's mount a place to be cloned from.
-func (im *Image) attach() (err error) {
+// attach does all of Attach but to try a clone.
+func (f *File) attach() (*Image, error) {
+	mount, err := mountFile(f.file, f.fstype)
+	if err != nil {
+		return nil, fmt.Errorf("loop: %s: %w", f.path, err)
+	}
+	return &Image{File: f, mount: mount}, nil
+}
+
+// settle gives the image's mount a place to be cloned from.
+func (im *Image) settle() (err error) {
 	if im.anchor, err = newAnchor(im.mount); err != nil {
 		return fmt.Errorf("loop: %s: %w", im.path, err)
 	}
 	return nil
 }
 
-// open does all of Open but to try a clone.
-func open(path string) (*Image, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("loop: %s: %w%s", path, cause(err), hint(err))
-	}
-	im := &Image{path: path, file: file}
-	im.sum = sync.OnceValue(im.digest)
-	if im.mount, err = mountFile(file); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("loop: %s: %w", path, err)
-	}
-	return im, nil
-}
-
 // mountFile is the file's way through a loop device to a mount.
-func mountFile(file *os.File) (*os.File, error) {
-	fstype, err := identify(file)
-	if err != nil {
-		return nil, err
-	}
+func mountFile(file *os.File, fstype string) (*os.File, error) {
 	device, err := attach(file)
 	if err != nil {
 		return nil, err
@@ -146,25 +140,11 @@ func idmap(mount, userns *os.File) error {
 	})
 }
 
-// SHA256 is the digest of the image file, in hex, or "" if the file cannot be
-// read any more. It is computed when first asked for: 50 MB take some 30 ms
-// where the processor helps.
-func (im *Image) SHA256() string { return im.sum() }
-
-func (im *Image) digest() string {
-	h := sha256.New()
-	// Not the file's own offset: nobody else's business.
-	if _, err := io.Copy(h, io.NewSectionReader(im.file, 0, 1<<62)); err != nil {
-		return ""
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
-
 // Close gives the image up. Clones live on until they are closed too.
 func (im *Image) Close() error {
 	var err error
 	if im.anchor != nil {
 		err = im.anchor.ns.Close()
 	}
-	return errors.Join(err, im.mount.Close(), im.file.Close())
+	return errors.Join(err, im.mount.Close(), im.File.Close())
 }

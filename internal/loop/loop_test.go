@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -79,10 +80,12 @@ func openImage(t testing.TB, path string) *Image {
 // openAnchored opens an image as on a kernel that clones attached mounts only.
 func openAnchored(t testing.TB, path string) *Image {
 	t.Helper()
-	im, err := open(path)
+	file, err := OpenFile(path)
+	must(t, err)
+	im, err := file.attach()
 	must(t, err)
 	t.Cleanup(func() { im.Close() })
-	must(t, im.attach())
+	must(t, im.settle())
 	return im
 }
 
@@ -428,9 +431,81 @@ func TestTheDigestIsOfTheFileThatWasOpened(t *testing.T) {
 	im := openImage(t, path)
 	must(t, os.Rename(makeImage(t, "erofs"), path)) // as an upgrade would
 
+	got, err := im.SHA256()
+	if want := digestOf(b); err != nil || got != want {
+		t.Errorf("SHA256 = %s, %v, want %s", got, err, want)
+	}
+}
+
+func digestOf(b []byte) string {
 	sum := sha256.Sum256(b)
-	if got, want := im.SHA256(), hex.EncodeToString(sum[:]); got != want {
-		t.Errorf("SHA256 = %s, want %s", got, want)
+	return hex.EncodeToString(sum[:])
+}
+
+func TestAFileIsVerifiedBeforeItIsAttached(t *testing.T) {
+	need.Root(t)
+	path := makeImage(t, "squashfs")
+	b, err := os.ReadFile(path)
+	must(t, err)
+	f, err := OpenFile(path)
+	must(t, err)
+
+	wrong := strings.Repeat("0", 64)
+	want := "loop: " + path + ": its sha256 is to be " + wrong + ", and is " + digestOf(b) + ": put the right file there, or name its digest in the configuration"
+	if err := f.Verify(wrong); err == nil || err.Error() != want {
+		t.Errorf("\n got %v\nwant %s", err, want)
+	}
+	if err := f.Verify(digestOf(b)); err != nil {
+		t.Error(err)
+	}
+	if n := len(devices(t, path)); n != 0 {
+		t.Errorf("%d loop devices before it was attached", n)
+	}
+
+	// What was verified is attached, whatever has its name by now.
+	must(t, os.Rename(makeImage(t, "erofs"), path))
+	im, err := f.Attach()
+	must(t, err)
+	defer im.Close()
+	var st unix.Statfs_t
+	must(t, unix.Fstatfs(int(im.mount.Fd()), &st))
+	if st.Type != unix.SQUASHFS_MAGIC {
+		t.Errorf("file system %#x is attached", st.Type)
+	}
+}
+
+func TestAFileThatChangesWhileItIsReadHasNoDigest(t *testing.T) {
+	path := makeImage(t, "squashfs")
+	f, err := OpenFile(path)
+	must(t, err)
+	defer f.Close()
+	must(t, os.Chtimes(path, time.Time{}, time.Unix(1, 0)))
+	if sum, err := f.SHA256(); sum != "" || err == nil || !strings.Contains(err.Error(), path+": was changed while it was read: put it in place with mv or install") {
+		t.Errorf("%s, %v", sum, err)
+	}
+}
+
+func TestAFileIsTheSameUntilSomethingIsDoneToIt(t *testing.T) {
+	path := makeImage(t, "squashfs")
+	first, err := OpenFile(path)
+	must(t, err)
+	defer first.Close()
+	for _, done := range []struct {
+		what string
+		do   func() error
+		same bool
+	}{
+		{"nothing", func() error { return nil }, true},
+		{"touch", func() error { return os.Chtimes(path, time.Time{}, time.Unix(1, 0)) }, false},
+		{"mv", func() error { return os.Rename(makeImage(t, "squashfs"), path) }, false},
+	} {
+		must(t, done.do())
+		second, err := OpenFile(path)
+		must(t, err)
+		if got := first.Same(second); got != done.same {
+			t.Errorf("after %s: %v", done.what, got)
+		}
+		second.Close()
 	}
 }
 
@@ -445,6 +520,8 @@ func TestABadImageIsToldFromAGoodOneInOneLine(t *testing.T) {
 	must(t, err)
 	erofs, err := os.ReadFile(makeImage(t, "erofs"))
 	must(t, err)
+	fifo := filepath.Join(dir, "fifo")
+	must(t, syscall.Mkfifo(fifo, 0o600))
 
 	for path, want := range map[string]string{
 		filepath.Join(dir, "none"):              `no such file or directory: build one with "make image"`,
@@ -455,6 +532,7 @@ func TestABadImageIsToldFromAGoodOneInOneLine(t *testing.T) {
 		write("shorter", good[:20]):             `is not a tools image (squashfs, erofs or ext4): build one with "make image"`,
 		write("shorterofs", erofs[:1200]):       fmt.Sprintf(`is truncated: 1200 bytes of %d: build one with "make image"`, len(erofs)),
 		"/dev/null":                             `is not a regular file`,
+		fifo:                                    `is not a regular file`,
 		filepath.Join(dir, "text", "beyond-it"): `not a directory`,
 	} {
 		im, err := Open(path)

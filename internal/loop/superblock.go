@@ -36,11 +36,7 @@ const makeOne = `build one with "make image"`
 
 // identify says which file system the image is, and refuses what is none
 // before the kernel has to.
-func identify(file *os.File) (fstype string, err error) {
-	st, err := file.Stat()
-	if err != nil {
-		return "", cause(err)
-	}
+func identify(file *os.File, st os.FileInfo) (fstype string, err error) {
 	if st.IsDir() {
 		return "", errors.New("is a directory, not an image file")
 	}
