@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	gossh "golang.org/x/crypto/ssh"
@@ -36,7 +37,7 @@ func (c checkCmd) Run(out io.Writer) error {
 	if err == nil {
 		r.say("host key", nil, gossh.FingerprintSHA256(key.PublicKey()))
 	}
-	r.say("tools image", imageIsReadOnly(cfg.Image.Path), cfg.Image.Path+" attaches, and cannot be written to")
+	r.images(cfg.Image)
 	r.say("record", recordable(cfg.Record.Dir), cfg.Record.Dir)
 	if err := listenable(cfg.Listen); errors.Is(err, unix.EADDRINUSE) {
 		r.hint("listen", err, string(cfg.Listen)) // by a daemon that runs already, maybe
@@ -84,13 +85,37 @@ func (r *report) verdict() error {
 	return nil
 }
 
-// imageIsReadOnly attaches the image and tries to write to it.
-func imageIsReadOnly(path string) error {
-	image, err := openTools(path)
-	if err != nil {
-		return err
+// images says of each image what serve would do with it, and then of all.
+func (r *report) images(list config.Images) {
+	var set toolset
+	for _, c := range list {
+		next, err := open(c)
+		if err != nil {
+			r.say("tools image", err, "")
+			continue
+		}
+		set = append(set, next)
+		r.image(next)
 	}
-	defer image.Close()
+	if err := set.check(); err != nil && len(set) == len(list) {
+		r.say("tools images", err, "")
+	}
+	if err := set.close(); err != nil {
+		r.say("tools images", err, "")
+	}
+}
+
+func (r *report) image(c choice) {
+	if c.tools == nil {
+		r.say("tools image", nil, c.path+" is for "+c.arch+", and skipped on this machine, which is "+runtime.GOARCH)
+		return
+	}
+	r.say("tools image", readOnly(c.tools), c.path+" is for "+c.arch+", attaches, and cannot be written to")
+	r.say("tools image", nil, c.tools.ID())
+}
+
+// readOnly tries to write to the image.
+func readOnly(image *tools) error {
 	mount, err := image.Mount(nil)
 	if err != nil {
 		return err

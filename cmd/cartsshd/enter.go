@@ -16,7 +16,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/cartsshd/cartsshd/internal/config"
-	"github.com/cartsshd/cartsshd/internal/loop"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/internal/router"
 )
@@ -80,7 +79,7 @@ func (c enterCmd) prepare() (_ *nsexec.Cmd, done func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	image, err := loop.Open(cfg.Image.Path)
+	image, err := firstTools(cfg.Image)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -128,7 +127,7 @@ func (c enterCmd) config() (*config.Config, error) {
 		return nil, err
 	}
 	if c.Image != "" {
-		cfg.Image.Path = c.Image
+		cfg.Image = config.Images{{Path: c.Image}}
 	}
 	return cfg, nil
 }

@@ -2,48 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cartsshd/cartsshd/image"
-	"github.com/cartsshd/cartsshd/internal/loop"
 )
-
-// openTools opens the tools image and reads its shell: a file system may be
-// whole enough to be mounted, and have nothing in it that could be run.
-func openTools(path string) (*loop.Image, error) {
-	if err := trusted(path); err != nil {
-		return nil, err
-	}
-	image, err := loop.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := readShell(image); err != nil {
-		_ = image.Close()
-		return nil, fmt.Errorf("%s: %w: build one with \"make image\"", path, err)
-	}
-	return image, nil
-}
-
-func readShell(image *loop.Image) error {
-	mount, err := image.Mount(nil)
-	if err != nil {
-		return err
-	}
-	defer mount.Close()
-	fd, err := unix.Openat(int(mount.Fd()), "bin/bash", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: "bin/bash", Err: err}
-	}
-	shell := os.NewFile(uintptr(fd), "bin/bash")
-	_, err = io.Copy(io.Discard, shell)
-	return errors.Join(err, shell.Close())
-}
 
 type imageCmd struct {
 	Build imageBuildCmd `cmd:"" help:"Build it, from Debian's packages or from this machine's programs."`

@@ -53,11 +53,7 @@ func hostKey(path string) (gossh.Signer, error) {
 
 // trusted fails if others than root, or we, may change the file: who can change
 // the tools is in every session.
-func trusted(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil // whoever opens it says so better
-	}
+func trusted(path string, info os.FileInfo) error {
 	owner := int(info.Sys().(*syscall.Stat_t).Uid)
 	if info.Mode().Perm()&0o022 != 0 || owner != 0 && owner != os.Geteuid() {
 		return fmt.Errorf("tools image: %s: others may write to it: chown root %s && chmod go-w %s", path, path, path)

@@ -14,7 +14,6 @@ import (
 	"github.com/cartsshd/cartsshd/internal/audit"
 	"github.com/cartsshd/cartsshd/internal/authz"
 	"github.com/cartsshd/cartsshd/internal/config"
-	"github.com/cartsshd/cartsshd/internal/loop"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/internal/router"
 	"github.com/cartsshd/cartsshd/internal/sshd"
@@ -58,7 +57,7 @@ type daemon struct {
 	cfg    *config.Config
 	logger *slog.Logger
 	policy atomic.Pointer[authz.Policy]
-	image  *loop.Image
+	tools  toolset
 	record *audit.Log
 	key    gossh.Signer
 }
@@ -75,25 +74,25 @@ func newDaemon(cfg *config.Config, logger *slog.Logger) (*daemon, error) {
 	if d.key, err = hostKey(cfg.HostKey); err != nil {
 		return nil, err
 	}
-	if d.image, err = openTools(cfg.Image.Path); err != nil {
+	if d.tools, err = openToolset(cfg.Image); err != nil {
 		return nil, err
 	}
 	if d.record, err = audit.Open(cfg.Record.Dir); err != nil {
-		d.image.Close()
+		d.tools.close()
 		return nil, err
 	}
 	return d, nil
 }
 
 func (d *daemon) close() {
-	if err := errors.Join(d.record.Close(), d.image.Close()); err != nil {
+	if err := errors.Join(d.record.Close(), d.tools.close()); err != nil {
 		d.logger.Error("closing", "err", err)
 	}
 }
 
 // serve lets people in by ln until ctx is done.
 func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runtime) error {
-	sum, err := d.image.SHA256()
+	image, err := d.tools.find("")
 	if err != nil {
 		ln.Close()
 		return err
@@ -105,8 +104,8 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 	server := &sshd.Server{
 		Targets:  &router.Table{Runtimes: found},
 		Policy:   d.policy.Load,
-		Tools:    d.image,
-		ToolsID:  "sha256:" + sum,
+		Tools:    image,
+		ToolsID:  image.ID(),
 		Record:   d.record,
 		HostKeys: []gossh.Signer{d.key},
 		Logger:   d.logger,

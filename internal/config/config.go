@@ -23,7 +23,7 @@ import (
 type Config struct {
 	Listen   Address      `yaml:"listen"`
 	HostKey  string       `yaml:"host_key"`
-	Image    Image        `yaml:"image"`
+	Image    Images       `yaml:"image"`
 	Record   Record       `yaml:"record"`
 	Runtimes Runtimes     `yaml:"runtimes"`
 	Limits   Limits       `yaml:"limits"`
@@ -32,11 +32,6 @@ type Config struct {
 
 	// Policy is what People and Rules say.
 	Policy *authz.Policy `yaml:"-"`
-}
-
-// Image is the tools image.
-type Image struct {
-	Path string `yaml:"path"`
 }
 
 // Record is where sessions are recorded.
@@ -88,7 +83,7 @@ func defaults() *Config {
 	return &Config{
 		Listen:  ":2222",
 		HostKey: "/etc/cartsshd/ssh_host_ed25519_key",
-		Image:   Image{Path: "/var/lib/cartsshd/tools.img"},
+		Image:   Images{{Path: toolsImage}},
 		Record:  Record{Dir: "/var/lib/cartsshd/record"},
 		Limits: Limits{
 			LoginGrace:            30 * time.Second,
@@ -106,7 +101,10 @@ func Default() *Config {
 	return c
 }
 
-const dockerSocket = "/run/docker.sock"
+const (
+	dockerSocket = "/run/docker.sock"
+	toolsImage   = "/var/lib/cartsshd/tools.img"
+)
 
 // What rules may name.
 var known = authz.Known{
@@ -194,7 +192,10 @@ func (c *Config) turnOn() {
 
 // anchor makes relative paths relative to the file that says them.
 func (c *Config) anchor(dir string) {
-	paths := []*string{&c.HostKey, &c.Image.Path, &c.Record.Dir}
+	paths := []*string{&c.HostKey, &c.Record.Dir}
+	for i := range c.Image {
+		paths = append(paths, &c.Image[i].Path)
+	}
 	if d := c.Runtimes.Docker; d != nil {
 		paths = append(paths, &d.Socket)
 		if d.Root != "" {

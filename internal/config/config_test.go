@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -61,6 +62,11 @@ func TestTheSampleHasEveryKey(t *testing.T) {
 	}
 	inSample, inCode := map[string]bool{}, map[string]bool{}
 	keysOfNode(document.Content[0], reflect.TypeFor[Config](), "", inSample)
+	var more yaml.Node
+	if err := yaml.Unmarshal([]byte(uncommented(t)), &more); err != nil {
+		t.Fatal(err)
+	}
+	keysOfNode(more.Content[0], reflect.TypeFor[Config](), "", inSample)
 	keysOfType(reflect.TypeFor[Config](), "", inCode)
 	if !maps.Equal(inSample, inCode) {
 		t.Errorf("in the sample: %v\nin the code: %v", slices.Sorted(maps.Keys(inSample)), slices.Sorted(maps.Keys(inCode)))
@@ -68,6 +74,25 @@ func TestTheSampleHasEveryKey(t *testing.T) {
 	if len(inCode) < 20 || !inCode["rules.allow.exec"] || !inCode["people.*.keys"] {
 		t.Errorf("this test does not see the keys: %v", slices.Sorted(maps.Keys(inCode)))
 	}
+}
+
+// What is commented out in the sample is text that may be used as it is.
+func TestWhatTheSampleHasInCommentsLoadsAsWell(t *testing.T) {
+	c, err := load(t, uncommented(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Image) != 2 || c.Image[0].Name == "" || c.Image[0].SHA256 == "" {
+		t.Errorf("images %+v", c.Image)
+	}
+}
+
+// uncommented is the sample with what is commented out in it, instead of the
+// line that it stands for.
+func uncommented(t *testing.T) string {
+	t.Helper()
+	text := regexp.MustCompile(`(?m)^image: .*\n`).ReplaceAllString(sample(t), "")
+	return regexp.MustCompile(`(?m)^#(image:|  - \{)`).ReplaceAllString(text, "$1")
 }
 
 func keysOfType(t reflect.Type, prefix string, keys map[string]bool) {
@@ -154,6 +179,31 @@ func TestRuntimesAreOnAsNamed(t *testing.T) {
 	}
 }
 
+func TestThereMayBeSeveralImages(t *testing.T) {
+	digest := strings.Repeat("0a", 32)
+	for _, test := range []struct {
+		yaml string
+		want Images
+	}{
+		{"", Images{{Path: toolsImage}}},
+		{"image: {}", Images{{Path: toolsImage}}},
+		{"image: {sha256: " + digest + "}", Images{{Path: toolsImage, SHA256: Digest(digest)}}},
+		{"image: {path: /a, name: full}", Images{{Name: "full", Path: "/a"}}},
+		{"image: [{path: /a}]", Images{{Path: "/a"}}},
+		{"image:\n- {name: full, path: /a}\n- {name: full, path: /b, sha256: " + digest + "}",
+			Images{{Name: "full", Path: "/a"}, {Name: "full", Path: "/b", SHA256: Digest(digest)}}},
+	} {
+		c, err := load(t, nobody+test.yaml)
+		if err != nil {
+			t.Errorf("%s: %v", test.yaml, err)
+			continue
+		}
+		if !reflect.DeepEqual(c.Image, test.want) {
+			t.Errorf("%s: got %+v, want %+v", test.yaml, c.Image, test.want)
+		}
+	}
+}
+
 func TestPathsAreRelativeToTheFile(t *testing.T) {
 	path := write(t, nobody+"host_key: key\nimage: {path: ../tools.img}\nrecord: {dir: /abs}\nruntimes: {docker: {socket: sock, root: data}}")
 	c, err := Load(path)
@@ -161,7 +211,7 @@ func TestPathsAreRelativeToTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Dir(path)
-	got := []string{c.HostKey, c.Image.Path, c.Record.Dir, c.Runtimes.Docker.Socket, string(c.Runtimes.Docker.Root)}
+	got := []string{c.HostKey, c.Image[0].Path, c.Record.Dir, c.Runtimes.Docker.Socket, string(c.Runtimes.Docker.Root)}
 	want := []string{dir + "/key", filepath.Dir(dir) + "/tools.img", "/abs", dir + "/sock", dir + "/data"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
@@ -181,6 +231,14 @@ func TestEachMistakeIsNamed(t *testing.T) {
 		{"listen: [x]", `:3:9: wants text, is a list`},
 		{"image: /tools.img", `:3:8: wants keys and values, is text`},
 		{"image: {path: ''}", `:3:15: is empty`},
+		{"image: {sha256: 12}", `:3:17: wants 64 hex digits in lower case, as sha256sum prints them`},
+		{"image: {sha256: " + strings.Repeat("AB", 32) + "}", `:3:17: wants 64 hex digits in lower case`},
+		{"image: {name: 'the full one'}", `:3:15: "the full one" is no name`},
+		{"image: []", `:3:8: names no image: take it out for /var/lib/cartsshd/tools.img`},
+		{"image: [{name: full}]", `:3:9: image has no path: write path: FILE`},
+		{"image: [{path: ''}]", `:3:16: is empty`},
+		{"image: [/tools.img]", `:3:9: wants keys and values, is text`},
+		{"image: [{path: /a, sha: x}]", `:3:20: unknown key "sha"`},
 		{"host_key:", `:3:10: is empty`},
 		{"limits: {connections: 0}", `:3:23: wants a number from 1 to 1000000`},
 		{"limits: {connections: -1}", `:3:23: wants a number from 1`},

@@ -69,6 +69,22 @@ func (n *Node) Text() (string, bool) {
 	return n.node.Value, n.node.Kind == yaml.ScalarNode
 }
 
+// IsList tells whether the value is a list.
+func (n *Node) IsList() bool { return n.node.Kind == yaml.SequenceNode }
+
+// Lacks tells whether the value is a mapping without this key.
+func (n *Node) Lacks(key string) bool {
+	if n.node.Kind != yaml.MappingNode {
+		return false
+	}
+	for k := range pairs(n.node) {
+		if k.Value == key {
+			return false
+		}
+	}
+	return true
+}
+
 // Len tells how many elements or keys the value has.
 func (n *Node) Len() int {
 	if n.node.Kind == yaml.MappingNode {
