@@ -92,11 +92,6 @@ func (d *daemon) close() {
 
 // serve lets people in by ln until ctx is done.
 func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runtime) error {
-	image, err := d.tools.find("")
-	if err != nil {
-		ln.Close()
-		return err
-	}
 	found := append(more, runtimes(d.cfg.Runtimes)...)
 	for _, r := range found {
 		go d.warnOffline(r)
@@ -104,8 +99,7 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 	server := &sshd.Server{
 		Targets:  &router.Table{Runtimes: found},
 		Policy:   d.policy.Load,
-		Tools:    image,
-		ToolsID:  image.ID(),
+		Tools:    d.chooseTools,
 		Record:   d.record,
 		HostKeys: []gossh.Signer{d.key},
 		Logger:   d.logger,
@@ -121,9 +115,18 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 		return err
 	}
 	d.logger.Info("listening", "address", ln.Addr(), "host key", gossh.FingerprintSHA256(d.key.PublicKey()), "version", version())
-	err = server.Serve(ctx, ln)
+	err := server.Serve(ctx, ln)
 	d.logger.Info("stopped")
 	return errors.Join(err, d.record.Event(audit.Event{Event: audit.DaemonStop, Detail: stopWords(ctx)}))
+}
+
+// chooseTools is for one session.
+func (d *daemon) chooseTools(demand string) (sshd.Tools, error) {
+	t, err := d.tools.find(demand)
+	if err != nil {
+		return nil, err
+	}
+	return t.hold(), nil
 }
 
 // warnOffline warns of an emergency in which nobody could be let in. Nobody

@@ -55,6 +55,7 @@ type Decision struct {
 // Terms are the conditions of an allowed session.
 type Terms struct {
 	Profile string // of nsexec
+	Image   string // the tools image that it must have: a name, or "sha256:" and the digest in hex; empty: any
 }
 
 // Policy is who may do what. A nil *Policy knows nobody and denies everything.

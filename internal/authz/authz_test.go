@@ -114,6 +114,27 @@ func TestWhoMayShellGetsTheShellAndOthersTheirArguments(t *testing.T) {
 	}
 }
 
+func TestARuleMayDemandAToolsImage(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0a", 32)
+	for demand, want := range map[string]string{
+		"profile: wide":               "",
+		"image: full":                 "full",
+		"image: \"" + digest + "\"":   digest,
+		"profile: wide, image: small": "small",
+	} {
+		policy := load(t, house[:strings.Index(house, "rules:")]+"rules:\n  - "+terms(demand))
+		got := policy.Decide(alice, authz.Request{Target: container("x"), Kind: authz.Shell})
+		if !got.Allow || got.Terms.Image != want || (got.Terms.Profile == "wide") != strings.Contains(demand, "wide") {
+			t.Errorf("%s: %+v", demand, got)
+		}
+	}
+}
+
+// terms is a rule with these.
+func terms(text string) string {
+	return `{name: r, who: ["*"], targets: [{name: x}], allow: [shell], terms: {` + text + "}}"
+}
+
 func TestNothingIsDenied(t *testing.T) {
 	full := authz.Request{Target: container("toy"), Kind: authz.Shell}
 	open := load(t, "people: {}\nrules: [{name: all, who: ['*'], targets: [{name: '*'}, {runtime: '*'}], allow: [shell, exec: [x]]}]")
@@ -228,6 +249,11 @@ func TestAWrongPolicyDoesNotLoad(t *testing.T) {
 		{"empty deny", rule(`{name: r, who: ["*"], targets: [{name: x}], deny: ""}`), "p:3:55: is empty"},
 		{"deny: true", rule(`{name: r, who: ["*"], targets: [{name: x}], deny: true}`), "p:3:55: wants text, is true or false"},
 		{"unknown profile", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [shell], terms: {profile: genral}}`), `p:3:82: unknown profile "genral" (did you mean "general"?)`},
+		{"unknown image", rule(terms("image: ful")), `p:3:80: no tools image is called "ful" (did you mean "full"?)`},
+		{"half a digest", rule(terms(`image: "sha256:0123"`)), `p:3:80: "sha256:0123" is no digest: that is sha256: and 64 hex digits, in lower case`},
+		{"a digest in upper case", rule(terms(`image: "sha256:` + strings.Repeat("AB", 32) + `"`)), `AB" is no digest: that is`},
+		{"a digest of unknown kind", rule(terms("image: " + strings.Repeat("ab", 32))), `p:3:80: a digest begins with its kind: write "sha256:abababab…"`},
+		{"image of a denial", rule(`{name: r, who: ["*"], targets: [{name: x}], deny: x, terms: {image: full}}`), "rule denies, and has terms"},
 		{"exec of anything", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [exec: ["* x"]]}`), `p:3:64: "*" is no program`},
 		{"exec of nothing", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [exec: [" "]]}`), "p:3:64: names no program"},
 		{"exec by relative path", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [exec: ["bin/x"]]}`), "p:3:64: \"bin/x\" is no program"},
@@ -433,7 +459,7 @@ type document struct {
 	Rules  authz.Rules  `yaml:"rules"`
 }
 
-var known = authz.Known{Profiles: []string{"general", "wide"}, Runtimes: []string{"docker", "pid"}}
+var known = authz.Known{Profiles: []string{"general", "wide"}, Runtimes: []string{"docker", "pid"}, Images: []string{"full", "small"}}
 
 // read reads a policy as config does.
 func read(text string) (*authz.Policy, error) {

@@ -36,6 +36,7 @@ type Rule struct {
 // TermsOfRule are a rule's Terms, as its file has them.
 type TermsOfRule struct {
 	Profile strictyaml.At[string] `yaml:"profile"`
+	Image   strictyaml.At[string] `yaml:"image"`
 }
 
 // Permission is one entry of allow: the word shell, or exec and its patterns.
@@ -83,10 +84,11 @@ func isName(s string) bool {
 		strings.Trim(s, alphanumeric+"._@+-") == ""
 }
 
-// Known is what rules may name besides people; neither list is empty.
+// Known is what rules may name besides people.
 type Known struct {
-	Profiles []string // the first is for rules that name none
-	Runtimes []string
+	Profiles []string // at least one; the first is for rules that name none
+	Runtimes []string // at least one
+	Images   []string
 }
 
 // New makes a policy of what a file says. The error is of type
@@ -252,15 +254,36 @@ func (c *compiler) allow(at strictyaml.At[Rule], r *rule) {
 }
 
 func (c *compiler) terms(t TermsOfRule) Terms {
-	profile := t.Profile
-	if profile.Value == "" {
-		return Terms{Profile: c.known.Profiles[0]}
-	}
-	if !slices.Contains(c.known.Profiles, profile.Value) {
-		c.problemf(profile.Pos, "unknown profile %q (%s)", profile.Value, strictyaml.Suggest(profile.Value, c.known.Profiles))
-	}
-	return Terms{Profile: profile.Value}
+	return Terms{Profile: c.profile(t.Profile), Image: c.image(t.Image)}
 }
+
+func (c *compiler) profile(at strictyaml.At[string]) string {
+	if at.Value == "" {
+		return c.known.Profiles[0]
+	}
+	if !slices.Contains(c.known.Profiles, at.Value) {
+		c.problemf(at.Pos, "unknown profile %q (%s)", at.Value, strictyaml.Suggest(at.Value, c.known.Profiles))
+	}
+	return at.Value
+}
+
+// image is a name or a digest. Whether an image of that digest is there, only
+// who has opened them can know.
+func (c *compiler) image(at strictyaml.At[string]) string {
+	digest, isDigest := strings.CutPrefix(at.Value, "sha256:")
+	switch {
+	case at.Value == "" || slices.Contains(c.known.Images, at.Value):
+	case isDigest && !isSHA256(digest):
+		c.problemf(at.Pos, "%.80q is no digest: that is sha256: and 64 hex digits, in lower case", at.Value)
+	case isSHA256(at.Value):
+		c.problemf(at.Pos, `a digest begins with its kind: write "sha256:%.8s…"`, at.Value)
+	case !isDigest:
+		c.problemf(at.Pos, "no tools image is called %q (%s)", at.Value, strictyaml.Suggest(at.Value, c.known.Images))
+	}
+	return at.Value
+}
+
+func isSHA256(s string) bool { return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == "" }
 
 func missing[T any](a strictyaml.At[T]) bool { return a.Line == 0 }
 

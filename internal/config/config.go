@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -106,10 +107,15 @@ const (
 	toolsImage   = "/var/lib/cartsshd/tools.img"
 )
 
-// What rules may name.
-var known = authz.Known{
-	Profiles: []string{"general"},
-	Runtimes: []string{"docker", "pid"},
+// known is what rules may name.
+func (c *Config) known() authz.Known {
+	known := authz.Known{Profiles: []string{"general"}, Runtimes: []string{"docker", "pid"}}
+	for _, image := range c.Image {
+		if image.Name != "" && !slices.Contains(known.Images, string(image.Name)) {
+			known.Images = append(known.Images, string(image.Name))
+		}
+	}
+	return known
 }
 
 // Load reads the file at path. Who can change that file can enter everything,
@@ -166,7 +172,7 @@ func trusted(path string, info os.FileInfo) error {
 func parse(name, dir string, data []byte) (*Config, error) {
 	c := defaults()
 	unread := strictyaml.Decode(name, data, c)
-	policy, unwise := authz.New(c.People, c.Rules, known)
+	policy, unwise := authz.New(c.People, c.Rules, c.known())
 	if err := strictyaml.Join(unread, unwise); err != nil {
 		return nil, err
 	}

@@ -85,6 +85,10 @@ func TestWhatTheSampleHasInCommentsLoadsAsWell(t *testing.T) {
 	if len(c.Image) != 2 || c.Image[0].Name == "" || c.Image[0].SHA256 == "" {
 		t.Errorf("images %+v", c.Image)
 	}
+	crashed := authz.Request{Target: authz.Target{Runtime: "docker", ID: "1", Name: "crash-1"}, Kind: authz.Shell}
+	if got := c.Policy.Decide(authz.Subject{Person: "bob"}, crashed); !got.Allow || got.Terms.Image != "full" {
+		t.Errorf("bob on crash-1: %+v", got)
+	}
 }
 
 // uncommented is the sample with what is commented out in it, instead of the
@@ -273,6 +277,21 @@ func TestSyntaxAndPolicyAreJudgedTogether(t *testing.T) {
 		path + `:4:1: unknown key "lisen" (did you mean "listen"?)`
 	if fmt.Sprint(err) != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestARuleMayDemandWhatSomeImageIsCalled(t *testing.T) {
+	const text = "image: [{name: full, path: /a}, {name: full, path: /b}]\npeople: {}\n" +
+		`rules: [{name: r, who: ["*"], targets: [{name: x}], allow: [shell], terms: {image: %s}}]`
+	for demand, want := range map[string]string{
+		"full": "",
+		"ful":  `config.yaml:3:84: no tools image is called "ful" (did you mean "full"?)`,
+		"rest": `config.yaml:3:84: no tools image is called "rest" (known: full)`,
+	} {
+		c, err := load(t, fmt.Sprintf(text, demand))
+		if want == "" && (err != nil || c == nil) || want != "" && (err == nil || !strings.HasSuffix(err.Error(), want)) {
+			t.Errorf("%s: %v", demand, err)
+		}
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/cartsshd/cartsshd/internal/router"
 )
 
-// enter starts a command in its container, with tools of its own.
-func (s *Server) enter(cmd *nsexec.Cmd) (process, error) {
+// enter starts a command in its container, with a mount of the tools of its own.
+func (s *Server) enter(cmd *nsexec.Cmd, tools Tools) (process, error) {
 	if s.start != nil {
 		return s.start(cmd)
 	}
@@ -23,7 +23,7 @@ func (s *Server) enter(cmd *nsexec.Cmd) (process, error) {
 	if userns != nil {
 		defer userns.Close()
 	}
-	cmd.Tools, err = s.Tools.Mount(userns)
+	cmd.Tools, err = tools.Mount(userns)
 	if err != nil {
 		return nil, err
 	}

@@ -83,10 +83,16 @@ func newHouse(t testing.TB, containers map[string]rig.Container) *hall {
 	}
 	return newHall(t, func(s *Server) {
 		s.Targets = &router.Table{Runtimes: []router.Runtime{pids}}
-		s.Tools = img
+		s.Tools = func(string) (Tools, error) { return lent{img}, nil }
 		s.start, s.openTTY = nil, nil
 	})
 }
+
+// lent is an image that no session closes.
+type lent struct{ *loop.Image }
+
+func (lent) ID() string   { return "lent" }
+func (lent) Close() error { return nil }
 
 func TestARealContainerIsEnteredWithTools(t *testing.T) {
 	for kind, container := range map[string]rig.Container{"bare": rig.Bare(t), "userns": rig.Userns(t)} {

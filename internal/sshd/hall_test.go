@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -38,6 +39,7 @@ type hall struct {
 	alice  gossh.Signer
 	bob    gossh.Signer // may run two commands
 	stop   func() error // and wait until Serve has returned
+	tools  shelf
 	start  func(*nsexec.Cmd) (process, error)
 	log    *syncBuffer
 
@@ -45,8 +47,8 @@ type hall struct {
 	containers map[string]*exec.Cmd
 }
 
-// newHall starts a hall with the containers web-1, web-2 and db-1, of which
-// alice may enter the first two, and bob web-1 only for what he may run there.
+// newHall starts a hall with the containers web-1, web-2, web-a, web-b and db-1,
+// of which alice may enter all but the last (a and b with those tools only), and bob web-1 only for what he may run there.
 func newHall(t testing.TB, adjust ...func(*Server)) *hall {
 	t.Helper()
 	return newHallOf(t, newKey(t), adjust...)
@@ -58,7 +60,7 @@ func newHallOf(t testing.TB, alice gossh.Signer, adjust ...func(*Server)) *hall 
 	h := &hall{t: t, record: t.TempDir(), alice: alice, bob: newKey(t), log: new(syncBuffer)}
 	h.start = startHere
 	h.containers = map[string]*exec.Cmd{}
-	for _, name := range []string{"web-1", "web-2", "db-1"} {
+	for _, name := range []string{"web-1", "web-2", "web-a", "web-b", "db-1"} {
 		h.containers[name] = sleeper(t)
 	}
 	record, err := audit.Open(h.record)
@@ -70,6 +72,7 @@ func newHallOf(t testing.TB, alice gossh.Signer, adjust ...func(*Server)) *hall 
 	h.server = &Server{
 		Targets:  h,
 		Policy:   func() *authz.Policy { return policy },
+		Tools:    func(demand string) (Tools, error) { return h.tools.choose(demand) },
 		Record:   record,
 		HostKeys: []gossh.Signer{newKey(t)},
 		Logger:   slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -108,6 +111,8 @@ people:
   alice: {keys: ["%s"], groups: [ops]}
   bob: {keys: ["%s"]}
 rules:
+  - {name: with-a, who: [alice], targets: [{name: web-a}], allow: [shell], terms: {image: a}}
+  - {name: with-b, who: [alice], targets: [{name: web-b}], allow: [shell], terms: {image: b}}
   - {name: web, who: [alice], targets: [{name: "web-*"}], allow: [shell]}
   - {name: look, who: [bob], targets: [{name: web-1}], allow: [exec: ["/bin/echo *", "/bin/nothing", "/etc/passwd"]]}
 `, authorized(h.alice), authorized(h.bob))
@@ -118,7 +123,7 @@ rules:
 	if err := strictyaml.Decode("policy", []byte(text), &file); err != nil {
 		h.t.Fatal(err)
 	}
-	p, err := authz.New(file.People, file.Rules, authz.Known{Profiles: []string{"general"}, Runtimes: []string{"docker", "pid"}})
+	p, err := authz.New(file.People, file.Rules, authz.Known{Profiles: []string{"general"}, Runtimes: []string{"docker", "pid"}, Images: []string{"a", "b"}})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -148,6 +153,21 @@ func (h *hall) Resolve(_ context.Context, ref router.Ref) (*router.Target, error
 		Process: os.NewFile(uintptr(fd), "pidfd"),
 	}, nil
 }
+
+// shelf has the tools "a", and no others; what is started here needs none.
+type shelf struct{ out atomic.Int32 } // chosen, and not closed yet
+
+func (s *shelf) choose(demand string) (Tools, error) {
+	if demand != "" && demand != "a" {
+		return nil, fmt.Errorf("there is no %s on the shelf", demand)
+	}
+	s.out.Add(1)
+	return s, nil
+}
+
+func (s *shelf) ID() string                       { return "sha256:a" }
+func (s *shelf) Mount(*os.File) (*os.File, error) { return nil, errors.New("not here") }
+func (s *shelf) Close() error                     { s.out.Add(-1); return nil }
 
 // sleeper stands for a container's first process. Its input ends with the test,
 // and so does it, even if the test crashes.

@@ -37,6 +37,11 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	if !decision.Allow {
 		return s.deny(ask, who, target, decision)
 	}
+	s.tools, err = s.server.Tools(decision.Terms.Image)
+	if err != nil {
+		return s.deny(ask, who, target, authz.Decision{Rule: decision.Rule, Why: err.Error()})
+	}
+	s.keep(s.tools)
 
 	s.record, err = s.server.Record.Begin(s.meta(ask, who, target, decision))
 	if err != nil {
@@ -47,7 +52,7 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 		return notEntered(target, decision, err)
 	}
 	s.keep(s.streams)
-	process, err := s.server.enter(s.command(ask, who, target, decision))
+	process, err := s.server.enter(s.command(ask, who, target, decision), s.tools)
 	s.streams.handedOver()
 	if errors.Is(err, audit.ErrUnrecorded) {
 		s.record = nil // there is none
@@ -142,7 +147,7 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 		Kind:    string(ask.kind),
 		Command: ask.command,
 		Argv:    d.Argv,
-		Tools:   s.server.ToolsID,
+		Tools:   s.tools.ID(),
 	}
 	if s.pty != nil {
 		m.PTY = &audit.PTY{Term: s.pty.term, Cols: s.pty.size.Cols, Rows: s.pty.size.Rows}

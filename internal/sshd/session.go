@@ -39,6 +39,7 @@ type session struct {
 	signals chan unix.Signal
 
 	// What serve has opened so far.
+	tools   Tools
 	record  *audit.Session
 	streams *streams
 	kept    []io.Closer

@@ -371,6 +371,30 @@ func TestDeniedUnknownAmbiguousAndMalformedAreOneSentenceToThePersonAndFourToThe
 	}
 }
 
+func TestTheToolsThatARuleDemandsAreOnTheRecordOrTheSessionDoesNotRun(t *testing.T) {
+	h := newHall(t)
+	for _, login := range []string{"web-1", "web-a"} {
+		if got := runOn(t, h.dial(login, h.alice), "echo in"); got.out != "in\n" || got.code != 0 {
+			t.Errorf("%s: %+v", login, got)
+		}
+	}
+	got := runOn(t, h.dial("web-b", h.alice), "echo in")
+	if want := (ran{err: "cartsshd: web-b: no container of that name is yours to enter\n", code: 255}); got != want {
+		t.Errorf("got %+v", got)
+	}
+	opened := h.recorded(audit.SessionOpen)
+	if len(opened) != 2 || opened[0].Tools != "sha256:a" || opened[1].Tools != "sha256:a" {
+		t.Errorf("opened %+v", opened)
+	}
+	denied := h.recorded(audit.SessionDenied)
+	if len(denied) != 1 || denied[0].Rule != "with-b" || denied[0].Detail != "there is no b on the shelf" || denied[0].Target == nil {
+		t.Errorf("denied %+v", denied)
+	}
+	if n := h.tools.out.Load(); n != 0 {
+		t.Errorf("%d tools were not given back", n)
+	}
+}
+
 func TestAllowedCommandsRunWithoutAShell(t *testing.T) {
 	h := newHall(t)
 	client := h.dial("web-1", h.bob)

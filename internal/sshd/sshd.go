@@ -45,10 +45,10 @@ type Server struct {
 	// are already open.
 	Policy func() *authz.Policy
 
-	Tools interface {
-		Mount(userns *os.File) (*os.File, error)
-	}
-	ToolsID  string // names the tools image in the record
+	// Tools returns the tools that a rule demands ([authz.Terms]), or tells,
+	// for the record, why there are none. It is asked once for each session.
+	Tools func(demand string) (Tools, error)
+
 	Record   *audit.Log
 	HostKeys []gossh.Signer
 	Logger   *slog.Logger // nil: slog.Default
@@ -65,6 +65,14 @@ type Server struct {
 	// Seams for tests; nil is the real one.
 	start   func(*nsexec.Cmd) (process, error)
 	openTTY func() (*nsexec.TTY, error)
+}
+
+// Tools are a tools image. Whoever has it may mount it until they close it, even
+// if it is not in force any more.
+type Tools interface {
+	ID() string // for the record
+	Mount(userns *os.File) (*os.File, error)
+	Close() error
 }
 
 // Limits bound what clients can make the server hold. Zero is the default.
