@@ -89,7 +89,7 @@ func (r *report) verdict() error {
 func (r *report) images(list config.Images) {
 	var set toolset
 	for _, c := range list {
-		next, err := open(c)
+		next, err := toolset(nil).open(c)
 		if err != nil {
 			r.say("tools image", err, "")
 			continue

@@ -57,7 +57,7 @@ type daemon struct {
 	cfg    *config.Config
 	logger *slog.Logger
 	policy atomic.Pointer[authz.Policy]
-	tools  toolset
+	tools  toolbox
 	record *audit.Log
 	key    gossh.Signer
 }
@@ -74,18 +74,18 @@ func newDaemon(cfg *config.Config, logger *slog.Logger) (*daemon, error) {
 	if d.key, err = hostKey(cfg.HostKey); err != nil {
 		return nil, err
 	}
-	if d.tools, err = openToolset(cfg.Image); err != nil {
+	if d.tools.set, err = openToolset(cfg.Image); err != nil {
 		return nil, err
 	}
 	if d.record, err = audit.Open(cfg.Record.Dir); err != nil {
-		d.tools.close()
+		d.tools.swap(nil)
 		return nil, err
 	}
 	return d, nil
 }
 
 func (d *daemon) close() {
-	if err := errors.Join(d.record.Close(), d.tools.close()); err != nil {
+	if err := errors.Join(d.record.Close(), d.tools.swap(nil)); err != nil {
 		d.logger.Error("closing", "err", err)
 	}
 }
@@ -99,7 +99,7 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 	server := &sshd.Server{
 		Targets:  &router.Table{Runtimes: found},
 		Policy:   d.policy.Load,
-		Tools:    d.chooseTools,
+		Tools:    d.tools.choose,
 		Record:   d.record,
 		HostKeys: []gossh.Signer{d.key},
 		Logger:   d.logger,
@@ -110,7 +110,7 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 			LoginGrace:  d.cfg.Limits.LoginGrace,
 		},
 	}
-	if err := d.record.Event(audit.Event{Event: audit.DaemonStart, Detail: "cartsshd " + version()}); err != nil {
+	if err := d.recordStart(); err != nil {
 		ln.Close()
 		return err
 	}
@@ -120,13 +120,24 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 	return errors.Join(err, d.record.Event(audit.Event{Event: audit.DaemonStop, Detail: stopWords(ctx)}))
 }
 
-// chooseTools is for one session.
-func (d *daemon) chooseTools(demand string) (sshd.Tools, error) {
-	t, err := d.tools.find(demand)
-	if err != nil {
-		return nil, err
+func (d *daemon) recordStart() error {
+	err := d.record.Event(audit.Event{Event: audit.DaemonStart, Detail: "cartsshd " + version()})
+	return errors.Join(err, d.announce(d.tools.now(), nil))
+}
+
+// announce records which tools are new.
+func (d *daemon) announce(set, old toolset) error {
+	var errs []error
+	for _, c := range set {
+		switch {
+		case c.tools == nil:
+			d.logger.Info("tools image skipped", "file", c.path, "architecture", c.arch)
+		case !old.has(c.tools):
+			d.logger.Info("tools image loaded", "file", c.path, "digest", c.tools.ID())
+			errs = append(errs, d.record.Event(audit.Event{Event: audit.ToolsLoaded, Tools: c.tools.ID(), Detail: c.path}))
+		}
 	}
-	return t.hold(), nil
+	return errors.Join(errs...)
 }
 
 // warnOffline warns of an emergency in which nobody could be let in. Nobody
@@ -148,22 +159,37 @@ func stopWords(ctx context.Context) string {
 	return "the listener failed"
 }
 
-// reload takes people and rules from the file anew, all or nothing: a file that
-// is wrong changes nothing. The rest of it is read at start only.
+// reload takes people, rules and tools images from the file anew, all or
+// nothing: if any of it is wrong, nothing changes. The rest of it is read at
+// start only. Reloads come one at a time.
 func (d *daemon) reload(path string) {
-	cfg, err := config.Load(path)
+	old := d.tools.now()
+	cfg, set, err := loadAnew(path, old)
 	if err != nil {
 		d.logger.Error("configuration refused, the old one stays", "err", err)
-		d.note(audit.PolicyRefused, err.Error())
+		d.complain(d.record.Event(audit.Event{Event: audit.PolicyRefused, Detail: err.Error()}))
 		return
 	}
+	d.complain(d.announce(set, old))
+	// Tools first: what the new rules demand is there when they are in force.
+	d.complain(d.tools.swap(set))
 	d.policy.Store(cfg.Policy)
-	d.logger.Info("people and rules loaded", "file", path)
-	d.note(audit.PolicyLoaded, path)
+	d.logger.Info("people, rules and tools loaded", "file", path)
+	d.complain(d.record.Event(audit.Event{Event: audit.PolicyLoaded, Detail: path}))
 }
 
-func (d *daemon) note(event, detail string) {
-	if err := d.record.Event(audit.Event{Event: event, Detail: detail}); err != nil {
-		d.logger.Error("record", "err", err)
+func loadAnew(path string, old toolset) (*config.Config, toolset, error) {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	set, err := old.renewed(cfg.Image)
+	return cfg, set, err
+}
+
+// complain is for what must not keep a reload from going on.
+func (d *daemon) complain(err error) {
+	if err != nil {
+		d.logger.Error("reloading", "err", err)
 	}
 }

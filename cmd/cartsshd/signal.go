@@ -5,12 +5,14 @@ import (
 	"os/signal"
 )
 
-// on calls f at every signal sig, until the returned stop is called.
+// on calls f at every signal sig, until the returned stop is called. When that
+// returns, f does not run any more.
 func on(sig os.Signal, f func()) (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, sig)
-	done := make(chan struct{})
+	done, idle := make(chan struct{}), make(chan struct{})
 	go func() { // until stop
+		defer close(idle)
 		for {
 			select {
 			case <-signals:
@@ -23,5 +25,6 @@ func on(sig os.Signal, f func()) (stop func()) {
 	return func() {
 		signal.Stop(signals)
 		close(done)
+		<-idle
 	}
 }

@@ -93,6 +93,27 @@ func attachTools(file *loop.File, pin config.Digest) (*tools, error) {
 	return t.hold(), nil
 }
 
+// again holds the tools once more, for whoever has opened their file again. It
+// is read again only if something was done to it. If that changed what is in it,
+// nobody could say which parts of it sessions see from now on, of the old or of
+// the new: such tools are not to be had under the new digest.
+func (t *tools) again(file *loop.File, pin config.Digest) (*tools, error) {
+	defer file.Close()
+	if !t.Same(file) {
+		sum, err := file.SHA256()
+		if err != nil {
+			return nil, err
+		}
+		if "sha256:"+sum != t.ID() {
+			return nil, fmt.Errorf("tools image: %s: was written to while it is in use: put another file in its place, with mv or install", file.Path())
+		}
+	}
+	if err := verify(t.File, pin); err != nil {
+		return nil, err
+	}
+	return t.hold(), nil
+}
+
 func verify(file *loop.File, pin config.Digest) error {
 	if pin == "" {
 		return nil

@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/cartsshd/cartsshd/internal/config"
+	"github.com/cartsshd/cartsshd/internal/loop"
 )
 
 // A toolset is the images of a configuration, in its order.
@@ -20,10 +22,14 @@ type choice struct {
 }
 
 // openToolset opens all of them, or none.
-func openToolset(list config.Images) (toolset, error) {
+func openToolset(list config.Images) (toolset, error) { return toolset(nil).renewed(list) }
+
+// renewed opens another configuration's images, all or none. What s has open
+// already stays open, and is held by both.
+func (s toolset) renewed(list config.Images) (toolset, error) {
 	var set toolset
 	for _, c := range list {
-		next, err := open(c)
+		next, err := s.open(c)
 		if err != nil {
 			return nil, errors.Join(err, set.close())
 		}
@@ -35,12 +41,31 @@ func openToolset(list config.Images) (toolset, error) {
 	return set, nil
 }
 
-func open(c config.Image) (choice, error) {
-	t, err := openTools(c)
+func (s toolset) open(c config.Image) (choice, error) {
+	file, err := openFile(c.Path)
+	if err != nil {
+		return choice{}, err
+	}
+	var t *tools
+	if had := s.of(file); had != nil {
+		t, err = had.again(file, c.SHA256)
+	} else {
+		t, err = attachTools(file, c.SHA256)
+	}
 	if err != nil {
 		return choice{}, err
 	}
 	return choose(c, t)
+}
+
+// of returns the tools that are open from this very file.
+func (s toolset) of(file *loop.File) *tools {
+	for _, c := range s {
+		if c.tools != nil && os.SameFile(c.tools.Info(), file.Info()) {
+			return c.tools
+		}
+	}
+	return nil
 }
 
 // choose keeps of an image what can be of use here.
@@ -54,6 +79,10 @@ func choose(c config.Image, t *tools) (choice, error) {
 	}
 	made.tools = t
 	return made, nil
+}
+
+func (s toolset) has(t *tools) bool {
+	return slices.ContainsFunc(s, func(c choice) bool { return c.tools == t })
 }
 
 func (s toolset) close() error {

@@ -98,6 +98,7 @@ type Event struct {
 	Target  *Target `json:"target,omitempty"`
 	Rule    string  `json:"rule,omitempty"`
 	Command string  `json:"command,omitempty"`
+	Tools   string  `json:"tools,omitempty"`
 	Detail  string  `json:"detail,omitempty"` // why, in words
 }
 
@@ -137,6 +138,7 @@ func (e Event) record() (*Record, error) {
 		Target:  e.Target,
 		Rule:    e.Rule,
 		Command: e.Command,
+		Tools:   e.Tools,
 		Detail:  e.Detail,
 	}, nil
 }

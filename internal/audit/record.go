@@ -16,6 +16,7 @@ const (
 	DaemonStop        = "daemon.stop"
 	PolicyLoaded      = "policy.loaded"
 	PolicyRefused     = "policy.refused"
+	ToolsLoaded       = "tools.loaded"
 	ConnectionRefused = "connection.refused"
 	SigninOK          = "signin.ok"
 	SigninFailed      = "signin.failed"

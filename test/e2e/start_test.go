@@ -44,6 +44,9 @@ func TestWhatIsWrongAtStartIsOneClearLine(t *testing.T) {
 			h.write(t, "short.img", string(text[:len(text)/2]))
 			h.image(t, "DIR/short.img")
 		}, "DIR/short.img: is truncated: "},
+		{"an image with another digest", func(t *testing.T, h *host) {
+			h.edit(t, "tools.img\"}", "tools.img\", sha256: "+strings.Repeat("0", 64)+"}")
+		}, "tools.img: its sha256 is to be " + strings.Repeat("0", 64) + ", and is "},
 		{"no host key", func(t *testing.T, h *host) { remove(t, h.path("host_key")) }, `no host key at DIR/host_key: make one with: ssh-keygen -t ed25519 -N "" -f DIR/host_key`},
 		{"a host key that others may read", func(t *testing.T, h *host) { chmod(t, h.path("host_key"), 0o644) }, "DIR/host_key: others may read it: chmod 600 DIR/host_key"},
 		{"a host key that is none", func(t *testing.T, h *host) { h.write(t, "host_key", "hello\n") }, "DIR/host_key: is not a private key: ssh: no key found (make one elsewhere with: ssh-keygen"},
@@ -130,28 +133,31 @@ func TestAllThatIsWrongInAFileIsToldAtOnce(t *testing.T) {
 	}
 }
 
+// reload has the server read its configuration anew, with this for an outcome.
+func (h *host) reload(t testing.TB, outcome string) audit.Record {
+	t.Helper()
+	n := len(h.recorded(t, outcome))
+	h.server.Process.Signal(syscall.SIGHUP)
+	eventually(t, outcome, func() bool { return len(h.recorded(t, outcome)) == n+1 })
+	return h.last(t, outcome)
+}
+
 func TestReloadingTakesPeopleAndRulesAndABadFileChangesNothing(t *testing.T) {
 	d := rig.Docker(t)
 	d.Run(t, "web-1")
 	h := serving(t, d)
-	reload := func(event string) audit.Record {
-		n := len(h.recorded(t, event))
-		h.server.Process.Signal(syscall.SIGHUP)
-		eventually(t, event, func() bool { return len(h.recorded(t, event)) == n+1 })
-		return h.last(t, event)
-	}
 	in, out := result{stdout: "in\n"}, result{stderr: "cartsshd: web-1" + sentence, code: 255}
 	h.run(t, "dave", "web-1", "echo in").is(t, out)
 	connected := h.begin(t, "alice", "web-1", "echo in; cat")
 	connected.sees(t, "in\n")
 
 	h.edit(t, "group:sre", "dave")
-	reload(audit.PolicyLoaded)
+	h.reload(t, audit.PolicyLoaded)
 	h.run(t, "dave", "web-1", "echo in").is(t, in)
 	h.run(t, "carol", "web-1", "echo in").is(t, out)
 
 	h.edit(t, "who: [dave]", "who: [nobody]")
-	refused := reload(audit.PolicyRefused)
+	refused := h.reload(t, audit.PolicyRefused)
 	if !strings.Contains(refused.Detail, "config.yaml:13:") {
 		t.Errorf("recorded %q", refused.Detail)
 	}
