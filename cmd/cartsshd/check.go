@@ -14,6 +14,7 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
+	"github.com/cartsshd/cartsshd/internal/authz"
 	"github.com/cartsshd/cartsshd/internal/config"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/internal/router"
@@ -37,7 +38,7 @@ func (c checkCmd) Run(out io.Writer) error {
 	if err == nil {
 		r.say("host key", nil, gossh.FingerprintSHA256(key.PublicKey()))
 	}
-	r.images(cfg.Image)
+	r.images(cfg)
 	r.say("record", recordable(cfg.Record.Dir), cfg.Record.Dir)
 	if err := listenable(cfg.Listen); errors.Is(err, unix.EADDRINUSE) {
 		r.hint("listen", err, string(cfg.Listen)) // by a daemon that runs already, maybe
@@ -86,9 +87,9 @@ func (r *report) verdict() error {
 }
 
 // images says of each image what serve would do with it, and then of all.
-func (r *report) images(list config.Images) {
+func (r *report) images(cfg *config.Config) {
 	var set toolset
-	for _, c := range list {
+	for _, c := range cfg.Image {
 		next, err := toolset(nil).open(c)
 		if err != nil {
 			r.say("tools image", err, "")
@@ -97,11 +98,22 @@ func (r *report) images(list config.Images) {
 		set = append(set, next)
 		r.image(next)
 	}
-	if err := set.check(); err != nil && len(set) == len(list) {
-		r.say("tools images", err, "")
+	if len(set) == len(cfg.Image) {
+		r.together(set, cfg.Policy)
 	}
 	if err := set.close(); err != nil {
 		r.say("tools images", err, "")
+	}
+}
+
+// together says what only all of the images can tell.
+func (r *report) together(set toolset, policy *authz.Policy) {
+	if err := set.check(); err != nil {
+		r.say("tools images", err, "")
+		return
+	}
+	for _, err := range set.unmet(policy) {
+		r.hint("rules", err, "some will be denied")
 	}
 }
 

@@ -122,6 +122,7 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 
 func (d *daemon) recordStart() error {
 	err := d.record.Event(audit.Event{Event: audit.DaemonStart, Detail: "cartsshd " + version()})
+	d.warnUnmet(d.cfg.Policy, d.tools.now())
 	return errors.Join(err, d.announce(d.tools.now(), nil))
 }
 
@@ -138,6 +139,13 @@ func (d *daemon) announce(set, old toolset) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// warnUnmet warns only: the image that a digest names may be on its way.
+func (d *daemon) warnUnmet(p *authz.Policy, set toolset) {
+	for _, err := range set.unmet(p) {
+		d.logger.Warn("sessions by a rule will be denied", "err", err)
+	}
 }
 
 // warnOffline warns of an emergency in which nobody could be let in. Nobody
@@ -171,6 +179,7 @@ func (d *daemon) reload(path string) {
 		return
 	}
 	d.complain(d.announce(set, old))
+	d.warnUnmet(cfg.Policy, set)
 	// Tools first: what the new rules demand is there when they are in force.
 	d.complain(d.tools.swap(set))
 	d.policy.Store(cfg.Policy)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cartsshd/cartsshd/internal/authz"
 	"github.com/cartsshd/cartsshd/internal/config"
 	"github.com/cartsshd/cartsshd/internal/loop"
 )
@@ -130,9 +131,21 @@ func (s toolset) find(demand string) (*tools, error) {
 		}
 	}
 	if elsewhere != nil {
-		return nil, fmt.Errorf("the rule demands the tools image %q, which is here for %s only, and not for %s", demand, strings.Join(elsewhere, " and "), runtime.GOARCH)
+		return nil, fmt.Errorf("a rule demands the tools image %q, which is here for %s only, and not for %s", demand, strings.Join(elsewhere, " and "), runtime.GOARCH)
 	}
-	return nil, fmt.Errorf("the rule demands the tools image %q, which is not loaded", demand)
+	return nil, fmt.Errorf("a rule demands the tools image %q, which is not loaded", demand)
+}
+
+// unmet tells which demands of a policy's rules these images cannot meet: who
+// comes by such a rule is denied.
+func (s toolset) unmet(p *authz.Policy) []error {
+	var errs []error
+	for _, demand := range p.Images() {
+		if _, err := s.find(demand); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
 }
 
 // firstTools opens what a session has that demands nothing, and no more than

@@ -154,10 +154,10 @@ func TestImagesForOtherMachinesAreSkippedAndTheFirstThatFitsIsTheDefault(t *test
 		}
 	}
 	for demand, want := range map[string]string{
-		"far":                      `the rule demands the tools image "far", which is here for s390x only, and not for ` + runtime.GOARCH,
-		"none":                     `the rule demands the tools image "none", which is not loaded`,
-		"sha256:" + digest(t, far): `the rule demands the tools image "sha256:` + digest(t, far) + `", which is not loaded`,
-		"sha256:":                  `the rule demands the tools image "sha256:", which is not loaded`,
+		"far":                      `a rule demands the tools image "far", which is here for s390x only, and not for ` + runtime.GOARCH,
+		"none":                     `a rule demands the tools image "none", which is not loaded`,
+		"sha256:" + digest(t, far): `a rule demands the tools image "sha256:` + digest(t, far) + `", which is not loaded`,
+		"sha256:":                  `a rule demands the tools image "sha256:", which is not loaded`,
 	} {
 		if got, err := set.find(demand); err == nil || err.Error() != want {
 			t.Errorf("%q: got %v, %v\nwant %s", demand, got, err, want)

@@ -87,6 +87,21 @@ func (p *Policy) Identify(key ssh.PublicKey) (Subject, bool) {
 	return who, ok
 }
 
+// Images returns what the rules demand of the tools (Terms.Image), each once, in
+// their order: whoever has the images can tell which demands nobody can meet.
+func (p *Policy) Images() []string {
+	if p == nil {
+		return nil
+	}
+	var demands []string
+	for _, r := range p.rules {
+		if d := r.terms.Image; d != "" && !slices.Contains(demands, d) {
+			demands = append(demands, d)
+		}
+	}
+	return demands
+}
+
 // Decide judges by the first rule whose people and targets match: what that
 // rule does not allow is denied, and later rules are not asked. If none
 // matches, the answer is no.

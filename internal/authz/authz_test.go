@@ -130,6 +130,18 @@ func TestARuleMayDemandAToolsImage(t *testing.T) {
 	}
 }
 
+func TestAPolicyTellsWhatItsRulesDemandOfTheTools(t *testing.T) {
+	named := func(name, text string) string { return strings.Replace(terms(text), "name: r", "name: "+name, 1) }
+	rules := []string{named("a", "image: small"), named("b", "profile: wide"), named("c", "image: full"), named("d", "image: small")}
+	policy := load(t, house[:strings.Index(house, "rules:")]+"rules:\n  - "+strings.Join(rules, "\n  - "))
+	if got := policy.Images(); !reflect.DeepEqual(got, []string{"small", "full"}) {
+		t.Errorf("got %q", got)
+	}
+	if got := (*authz.Policy)(nil).Images(); got != nil {
+		t.Errorf("of no policy: %q", got)
+	}
+}
+
 // terms is a rule with these.
 func terms(text string) string {
 	return `{name: r, who: ["*"], targets: [{name: x}], allow: [shell], terms: {` + text + "}}"

@@ -135,7 +135,7 @@ func TestWhereTheToolsThatARuleDemandsAreNotTheAnswerIsNo(t *testing.T) {
 	h.install(t, "more")
 	h.reload(t, audit.PolicyLoaded)
 	h.run(t, "alice", login, "echo in").is(t, result{stderr: "cartsshd: " + login + sentence, code: 255})
-	if got := h.last(t, audit.SessionDenied); got.Rule != "sre" || got.Detail != `the rule demands the tools image "`+a+`", which is not loaded` {
+	if got := h.last(t, audit.SessionDenied); got.Rule != "sre" || got.Detail != `a rule demands the tools image "`+a+`", which is not loaded` {
 		t.Errorf("recorded %+v", got)
 	}
 
@@ -163,7 +163,12 @@ func TestAnImageForAnotherArchitectureIsSkipped(t *testing.T) {
 	h.edit(t, "  - {name: errands", `  - {name: far, who: [alice], targets: [{runtime: pid}], allow: [shell], terms: {image: far}}
   - {name: full, who: [dave], targets: [{runtime: pid}], allow: [shell], terms: {image: full}}
   - {name: errands`)
+	warning := `warn  rules          some will be denied: a rule demands the tools image "far"`
+	if got := check(); got.code != 0 || !strings.Contains(got.stdout, warning) {
+		t.Errorf("check has no %q:\n%s", warning, got.stdout)
+	}
 	h.start(t)
+	eventually(t, "the log warns", func() bool { return strings.Contains(h.log.String(), "sessions by a rule will be denied") })
 	for who, want := range map[string]string{"carol": "in\n", "dave": "in\n", "alice": ""} {
 		if got := h.run(t, who, login, "echo in"); got.stdout != want {
 			t.Errorf("%s: %+v", who, got)
