@@ -406,7 +406,7 @@ func (s *source) readFirst(names ...string) []byte {
 // addOwn adds what no package has. The one-letter names are what fits into
 // the place of a compiled-in path; see paths.
 func (t *tree) addOwn(s *source) error {
-	err := errors.Join(
+	return errors.Join(
 		t.write(".crashcartrc", crashcartrc, 0o644),
 		t.write("inputrc", inputrc, 0o644),
 		t.write("vimrc", vimrc, 0o644),
@@ -423,14 +423,23 @@ func (t *tree) addOwn(s *source) error {
 		t.link("term", "share/terminfo"),
 		t.link("nss", "nsswitch.conf"),
 	)
+}
+
+// addManifest comes last: it lists everything else.
+func (b *build) addManifest(t *tree, s *source) error {
+	files, err := t.list(nil)
 	if err != nil {
 		return err
 	}
-	list, err := t.manifest()
+	m := Manifest{Profile: "std", Arch: b.arch.name, From: s.name, Files: files}
+	if b.Packages != nil {
+		m.Profile = "custom"
+	}
+	text, err := m.Text()
 	if err != nil {
 		return err
 	}
-	return t.write("MANIFEST", list, 0o644)
+	return t.write(manifestName, text, 0o644)
 }
 
 func (t *tree) addSettings() error {

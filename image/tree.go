@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +11,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -56,6 +54,9 @@ func (b *build) fill(t *tree, s *source) error {
 		b.logf("left out: %s: not found", m)
 	}
 	err = errors.Join(err, t.addLibraries(s), t.addLoader(s), t.addOwn(s))
+	if err == nil {
+		err = b.addManifest(t, s)
+	}
 	if err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
@@ -336,25 +337,26 @@ func (t *tree) link(name, to string) error {
 	return os.Symlink(to, file)
 }
 
-// manifest lists every file: sha256 and name, or name and where a link leads.
-func (t *tree) manifest() ([]byte, error) {
-	var names []string
+// list describes every file there is, and of which package it is.
+func (t *tree) list(owner map[string]string) ([]File, error) {
+	var files []File
 	for name := range t.files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var out bytes.Buffer
-	for _, name := range names {
+		f := File{Name: name, Package: owner[name]}
 		file := filepath.Join(t.root, name)
-		if to, err := os.Readlink(file); err == nil {
-			fmt.Fprintf(&out, "%-64s  %s -> %s\n", "link", name, to)
-			continue
-		}
-		data, err := os.ReadFile(file)
+		st, err := os.Lstat(file)
 		if err != nil {
 			return nil, err
 		}
-		fmt.Fprintf(&out, "%x  %s\n", sha256.Sum256(data), name)
+		if st.Mode()&fs.ModeSymlink != 0 {
+			f.Link, err = os.Readlink(file)
+		} else {
+			f.Size, f.Exec = st.Size(), st.Mode()&0o111 != 0
+			f.SHA256, err = sumOf(file)
+		}
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
 	}
-	return out.Bytes(), nil
+	return files, nil
 }

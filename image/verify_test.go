@@ -206,6 +206,20 @@ func TestVerifyFindsWhatRootAloneCanMake(t *testing.T) {
 	}
 }
 
+func TestWhatIsBuiltIsAsItsManifestSays(t *testing.T) {
+	for from, img := range map[string]string{"host": hostImage(t), "debian": debianImage(t)} {
+		dir := unpacked(t, img)
+		if got := faultsOf(t, dir); got != "" {
+			t.Errorf("%s: %s", from, got)
+		}
+		c, err := ReadContents(os.DirFS(dir))
+		must(t, err)
+		if len(c.Commands()) < 100 || c.From == "" || c.Profile != "std" {
+			t.Errorf("%s: %d commands, profile %q, from %q", from, len(c.Commands()), c.Profile, c.From)
+		}
+	}
+}
+
 // The compiler's idea of a program, against ours.
 func TestVerifyKnowsARealRunpathAndARealLoader(t *testing.T) {
 	gcc := need.Tool(t, "gcc", "gcc")
