@@ -8,7 +8,11 @@ import (
 )
 
 type imageCmd struct {
-	Build imageBuildCmd `cmd:"" help:"Build it, from Debian's packages or from this machine's programs."`
+	Build  imageBuildCmd  `cmd:"" help:"Build it, from Debian's packages or from this machine's programs."`
+	Show   imageShowCmd   `cmd:"" help:"Say what an image is."`
+	Ls     imageLsCmd     `cmd:"" help:"List the commands in an image, or the packages."`
+	Verify imageVerifyCmd `cmd:"" help:"Say whether everything in an image is as it was built."`
+	Diff   imageDiffCmd   `cmd:"" help:"Say how two images differ: 0 if they do not, 1 if they do, 2 for trouble."`
 }
 
 type imageBuildCmd struct {
