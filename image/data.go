@@ -312,6 +312,7 @@ func (t *tree) addTerminfo(s *source) (found bool, err error) {
 					continue
 				}
 				data, e := os.ReadFile(f)
+				t.owner[name] = s.owners[s.below(f)]
 				err = errors.Join(err, e, t.write(name, data, 0o644))
 				found = true
 			}
@@ -350,6 +351,7 @@ func (t *tree) addCertificates(s *source) (bool, error) {
 			if err != nil {
 				return false, err
 			}
+			t.owner["share/ca-certificates.crt"] = s.owners[s.below(f)]
 			bundle = append(append(bundle, bytes.TrimSpace(cert)...), '\n')
 		}
 	}
@@ -364,11 +366,12 @@ func (t *tree) addCertificates(s *source) (bool, error) {
 }
 
 func (t *tree) addMagic(s *source) (bool, error) {
-	magic := s.readFirst("/usr/lib/file/magic.mgc", "/usr/share/misc/magic.mgc", "/usr/share/file/magic.mgc")
-	if magic == nil {
-		return false, nil
+	for _, dir := range []string{"/usr/lib/file", "/usr/share/misc", "/usr/share/file"} {
+		if found, err := t.copy(s, dir+"/magic.mgc", "share/magic.mgc"); found {
+			return true, err
+		}
 	}
-	return true, t.write("share/magic.mgc", magic, 0o644)
+	return false, nil
 }
 
 // addLocale brings in the one locale. It lies in the image's root because
@@ -382,7 +385,9 @@ func (t *tree) addLocale(s *source) (found bool, err error) {
 			if e != nil {
 				continue // a directory
 			}
-			err = errors.Join(err, t.write("C.utf8/"+strings.TrimPrefix(f, dir+"/"), data, 0o644))
+			name := "C.utf8/" + strings.TrimPrefix(f, dir+"/")
+			t.owner[name] = s.owners[s.below(f)]
+			err = errors.Join(err, t.write(name, data, 0o644))
 			found = true
 		}
 	}
@@ -427,11 +432,11 @@ func (t *tree) addOwn(s *source) error {
 
 // addManifest comes last: it lists everything else.
 func (b *build) addManifest(t *tree, s *source) error {
-	files, err := t.list(nil)
+	files, err := t.list()
 	if err != nil {
 		return err
 	}
-	m := Manifest{Profile: "std", Arch: b.arch.name, From: s.name, Files: files}
+	m := Manifest{Profile: b.Profile, Arch: b.arch.name, From: s.name, Inputs: b.inputs(), Files: files}
 	if b.Packages != nil {
 		m.Profile = "custom"
 	}
@@ -440,6 +445,22 @@ func (b *build) addManifest(t *tree, s *source) error {
 		return err
 	}
 	return t.write(manifestName, text, 0o644)
+}
+
+// inputs is what the build was told besides the profile.
+func (b *build) inputs() []string {
+	var told []string
+	for _, name := range b.Remove {
+		told = append(told, "--remove "+name)
+	}
+	for _, line := range b.Add {
+		told = append(told, "--add "+line)
+	}
+	if b.Files != "" {
+		told = append(told, "--files, a folder of files of its builder's")
+	}
+	// Not --lock: what is made of a lock is what was made without one.
+	return told
 }
 
 func (t *tree) addSettings() error {

@@ -53,7 +53,7 @@ func (s *source) program(name string) (string, error) {
 	if filepath.IsAbs(name) {
 		found, _ := filepath.Glob(s.host(name))
 		for _, file := range slices.Backward(found) {
-			candidates = append(candidates, strings.TrimPrefix(file, strings.TrimSuffix(s.root, "/")))
+			candidates = append(candidates, s.below(file))
 		}
 	} else {
 		for _, dir := range s.bins {
@@ -97,6 +97,11 @@ func (s *source) library(soname string, runpath []string) (string, error) {
 
 // host is the machine's name of a file of the source.
 func (s *source) host(path string) string { return filepath.Join(s.root, path) }
+
+// below is the source's name of a file of the machine.
+func (s *source) below(file string) string {
+	return strings.TrimPrefix(file, strings.TrimSuffix(s.root, "/"))
+}
 
 // resolve follows symlinks as a process would whose root this is: an unpacked
 // package's absolute link must not lead to the building machine's files.

@@ -338,10 +338,10 @@ func (t *tree) link(name, to string) error {
 }
 
 // list describes every file there is, and of which package it is.
-func (t *tree) list(owner map[string]string) ([]File, error) {
+func (t *tree) list() ([]File, error) {
 	var files []File
 	for name := range t.files {
-		f := File{Name: name, Package: owner[name]}
+		f := File{Name: name, Package: t.owner[name]}
 		file := filepath.Join(t.root, name)
 		st, err := os.Lstat(file)
 		if err != nil {

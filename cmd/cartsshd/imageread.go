@@ -34,10 +34,10 @@ func (c imageShowCmd) Run(ctx context.Context, out io.Writer) error {
 	}
 	w := columns(out)
 	for _, line := range [][2]string{
-		{"file", im.path},
-		{"size", fmt.Sprintf("%d bytes (%s)", im.size, megabytes(im.size))},
+		{"file", im.Path()},
+		{"size", fmt.Sprintf("%d bytes (%s)", im.size(), megabytes(im.size()))},
 		{"sha256", im.sha256},
-		{"file system", im.fstype},
+		{"file system", im.Type()},
 		{"profile", in.Profile},
 		{"architecture", in.Arch},
 		{"from", in.From},
@@ -49,7 +49,7 @@ func (c imageShowCmd) Run(ctx context.Context, out io.Writer) error {
 	} {
 		fmt.Fprintf(w, "%s\t%s\n", line[0], line[1])
 	}
-	absolute, err := filepath.Abs(im.path)
+	absolute, err := filepath.Abs(im.Path())
 	fmt.Fprintf(w, "\nimage: {path: %s, sha256: %s}\n", yamlWord(absolute), im.sha256)
 	return errors.Join(err, w.Flush())
 }
@@ -125,7 +125,7 @@ func (c imageVerifyCmd) Run(ctx context.Context, out io.Writer) error {
 	}
 	defer im.Close()
 	if c.SHA256 != "" && !strings.EqualFold(c.SHA256, im.sha256) {
-		fmt.Fprintf(out, "%s: its sha256 is %s, not %s\n", im.path, im.sha256, strings.ToLower(c.SHA256))
+		fmt.Fprintf(out, "%s: its sha256 is %s, not %s\n", im.Path(), im.sha256, strings.ToLower(c.SHA256))
 		return exitCode(1)
 	}
 	var in *image.Contents
@@ -142,7 +142,7 @@ func (c imageVerifyCmd) Run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	for _, f := range faults {
-		fmt.Fprintf(out, "%s: %s\n", im.path, f)
+		fmt.Fprintf(out, "%s: %s\n", im.Path(), f)
 	}
 	if len(faults) > 0 {
 		return exitCode(1)
@@ -172,7 +172,7 @@ func (c imageDiffCmd) Run(ctx context.Context, out io.Writer) error {
 		fmt.Fprintln(w, changeLine(change))
 	}
 	if a.sha256 != b.sha256 {
-		fmt.Fprintf(w, "\timage\tfile\t%s, %s -> %s, %s\n", megabytes(a.size), a.fstype, megabytes(b.size), b.fstype)
+		fmt.Fprintf(w, "\timage\tfile\t%s, %s -> %s, %s\n", megabytes(a.size()), a.Type(), megabytes(b.size()), b.Type())
 		fmt.Fprintf(w, "\timage\tunpacked\t%s -> %s\n", megabytes(inA.Unpacked()), megabytes(inB.Unpacked()))
 	}
 	if err := w.Flush(); err != nil {

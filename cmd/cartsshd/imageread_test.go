@@ -186,7 +186,7 @@ func TestDiffIsLikeDiff(t *testing.T) {
 		u.want(t, 1, `(?s)\+ +command +sed\n.*`, "image", "diff", b, a)
 		for _, args := range [][]string{{a, "/nowhere"}, {"/nowhere", a}} {
 			out, complaint, code := u.cartsshd(t, append([]string{"image", "diff"}, args...)...)
-			if want := "cartsshd: /nowhere: is not there: build one with \"cartsshd image build\"\n"; code != 2 || out != "" || complaint != want {
+			if want := "cartsshd: /nowhere: no such file or directory: build one with \"cartsshd image build\"\n"; code != 2 || out != "" || complaint != want {
 				t.Errorf("exit status %d, %s%s", code, out, complaint)
 			}
 		}
@@ -209,7 +209,7 @@ func TestWhatIsNoImageIsOneLineWithTheWayOut(t *testing.T) {
 	fine(t, unix.Mkfifo(fifo, 0o666))
 	fine(t, os.Chmod(fifo, 0o666))
 	for path, want := range map[string]string{
-		filepath.Join(dir, "none"):              "is not there: build one with",
+		filepath.Join(dir, "none"):              "no such file or directory: build one with",
 		dir:                                     "is a directory, not an image file",
 		fifo:                                    "is not a regular file",
 		"/dev/zero":                             "is not a regular file",

@@ -87,7 +87,7 @@ func attachTools(file *loop.File, pin config.Digest) (*tools, error) {
 	arch, err := readShell(image)
 	if err != nil {
 		_ = image.Close()
-		return nil, fmt.Errorf("%s: %w: build one with \"make image\"", file.Path(), err)
+		return nil, fmt.Errorf("%s: %w: build one with \"cartsshd image build\"", file.Path(), err)
 	}
 	t := &tools{Image: image, arch: arch}
 	return t.hold(), nil

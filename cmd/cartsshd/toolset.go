@@ -105,7 +105,7 @@ func (s toolset) check() error {
 		}
 	}
 	if !slices.ContainsFunc(s, func(c choice) bool { return c.tools != nil }) {
-		return fmt.Errorf("tools images: none is for this machine, which is %s: %s: build one with \"make image\"", runtime.GOARCH, s.architectures())
+		return fmt.Errorf("tools images: none is for this machine, which is %s: %s: build one with \"cartsshd image build\"", runtime.GOARCH, s.architectures())
 	}
 	return nil
 }

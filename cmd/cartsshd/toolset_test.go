@@ -174,10 +174,10 @@ func TestWhatIsWrongWithImagesIsOneLineAndNoneStaysOpen(t *testing.T) {
 		list config.Images
 		want string
 	}{
-		{config.Images{{Path: far}}, "none is for this machine, which is " + runtime.GOARCH + ": " + far + ` is for s390x: build one with "make image"`},
+		{config.Images{{Path: far}}, "none is for this machine, which is " + runtime.GOARCH + ": " + far + ` is for s390x: build one with "cartsshd image build"`},
 		{config.Images{{Path: near, Name: "full"}, {Path: other, Name: "full"}}, near + " and " + other + ` are both called "full", and both for ` + runtime.GOARCH},
 		{config.Images{{Path: near}, {Path: far, Name: "far"}, {Path: far, Name: "far"}}, far + " and " + far + ` are both called "far", and both for s390x`},
-		{config.Images{{Path: near}, {Path: script}}, script + `: bin/bash: is not an ELF program: build one with "make image"`},
+		{config.Images{{Path: near}, {Path: script}}, script + `: bin/bash: is not an ELF program: build one with "cartsshd image build"`},
 		{config.Images{{Path: near}, {Path: open}}, open + ": others may write to it: chown root " + open},
 	} {
 		set, err := openToolset(test.list)

@@ -46,6 +46,13 @@ func OpenFile(path string) (*File, error) {
 // Path is what the file was opened by. It may be another's name by now.
 func (f *File) Path() string { return f.path }
 
+// Type is the file system in it: "squashfs", "erofs" or "ext4".
+func (f *File) Type() string { return f.fstype }
+
+// Raw is the open file itself, for a program that reads it in another way. It
+// stays the File's.
+func (f *File) Raw() *os.File { return f.file }
+
 // Info is what the file was when it was opened.
 func (f *File) Info() os.FileInfo { return f.info }
 

@@ -524,13 +524,13 @@ func TestABadImageIsToldFromAGoodOneInOneLine(t *testing.T) {
 	must(t, syscall.Mkfifo(fifo, 0o600))
 
 	for path, want := range map[string]string{
-		filepath.Join(dir, "none"):              `no such file or directory: build one with "make image"`,
+		filepath.Join(dir, "none"):              `no such file or directory: build one with "cartsshd image build"`,
 		dir:                                     `is a directory, not an image file`,
-		write("empty", nil):                     `is empty: build one with "make image"`,
-		write("text", []byte("#!/bin/sh\n")):    `is not a tools image (squashfs, erofs or ext4): build one with "make image"`,
-		write("short", good[:100]):              fmt.Sprintf(`is truncated: 100 bytes of %d: build one with "make image"`, bytesUsed(good)),
-		write("shorter", good[:20]):             `is not a tools image (squashfs, erofs or ext4): build one with "make image"`,
-		write("shorterofs", erofs[:1200]):       fmt.Sprintf(`is truncated: 1200 bytes of %d: build one with "make image"`, len(erofs)),
+		write("empty", nil):                     `is empty: build one with "cartsshd image build"`,
+		write("text", []byte("#!/bin/sh\n")):    `is not a tools image (squashfs, erofs or ext4): build one with "cartsshd image build"`,
+		write("short", good[:100]):              fmt.Sprintf(`is truncated: 100 bytes of %d: build one with "cartsshd image build"`, bytesUsed(good)),
+		write("shorter", good[:20]):             `is not a tools image (squashfs, erofs or ext4): build one with "cartsshd image build"`,
+		write("shorterofs", erofs[:1200]):       fmt.Sprintf(`is truncated: 1200 bytes of %d: build one with "cartsshd image build"`, len(erofs)),
 		"/dev/null":                             `is not a regular file`,
 		fifo:                                    `is not a regular file`,
 		filepath.Join(dir, "text", "beyond-it"): `not a directory`,

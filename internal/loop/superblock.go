@@ -32,7 +32,7 @@ var superblocks = []superblock{
 	}},
 }
 
-const makeOne = `build one with "make image"`
+const makeOne = `build one with "cartsshd image build"`
 
 // identify says which file system the image is, and refuses what is none
 // before the kernel has to.

@@ -25,20 +25,20 @@ func TestWhatIsWrongAtStartIsOneClearLine(t *testing.T) {
 		{"an unknown key", func(t *testing.T, h *host) { h.edit(t, "host_key:", "hostkey:") }, `DIR/config.yaml:2:1: `},
 		{"no configuration", func(t *testing.T, h *host) { remove(t, h.path("config.yaml")) }, "DIR/config.yaml: no such file or directory (write one after the sample"},
 		{"a configuration that others may write", func(t *testing.T, h *host) { chmod(t, h.path("config.yaml"), 0o666) }, "chmod go-w DIR/config.yaml"},
-		{"no image", func(t *testing.T, h *host) { h.image(t, "DIR/none.img") }, `DIR/none.img: no such file or directory: build one with "make image"`},
+		{"no image", func(t *testing.T, h *host) { h.image(t, "DIR/none.img") }, `DIR/none.img: no such file or directory: build one with "cartsshd image build"`},
 		{"a corrupt image", func(t *testing.T, h *host) {
 			text, _ := os.ReadFile(toolsImage(t))
 			copy(text[8:32], make([]byte, 24)) // within the superblock
 			h.write(t, "bad.img", string(text))
 			h.image(t, "DIR/bad.img")
-		}, `build one with "make image"`},
+		}, `build one with "cartsshd image build"`},
 		{"an image that is corrupt within", func(t *testing.T, h *host) {
 			text, _ := os.ReadFile(toolsImage(t))
 			clear(text[4096 : len(text)*9/10]) // the files; their names are at the end
 			h.write(t, "bad.img", string(text))
 			h.image(t, "DIR/bad.img")
-		}, `DIR/bad.img: read bin/bash: input/output error: build one with "make image"`},
-		{"an image that is something else", func(t *testing.T, h *host) { h.image(t, "DIR/config.yaml") }, `DIR/config.yaml: is not a tools image (squashfs, erofs or ext4): build one with "make image"`},
+		}, `DIR/bad.img: read bin/bash: input/output error: build one with "cartsshd image build"`},
+		{"an image that is something else", func(t *testing.T, h *host) { h.image(t, "DIR/config.yaml") }, `DIR/config.yaml: is not a tools image (squashfs, erofs or ext4): build one with "cartsshd image build"`},
 		{"a truncated image", func(t *testing.T, h *host) {
 			text, _ := os.ReadFile(toolsImage(t))
 			h.write(t, "short.img", string(text[:len(text)/2]))
