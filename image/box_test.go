@@ -204,8 +204,8 @@ func (b *box) busybox(t *testing.T) {
 // bullseye gives the root Debian 11: another C library, an older one.
 func (b *box) bullseye(t *testing.T) {
 	t.Helper()
-	list := filepath.Join(t.TempDir(), "sources.list")
-	must(t, os.WriteFile(list, []byte("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bullseye main\n"), 0o600))
+	list, err := suite(t.TempDir(), "bullseye")
+	must(t, err)
 	build, err := newBuild(Options{Output: "x", Sources: list, Packages: []string{
 		"bash: bash", "coreutils: ls", "dash: dash", "libc-bin: getconf", "base-files:", "procps: ps", "ncurses-base:", "locales:"}})
 	must(t, err)

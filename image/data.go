@@ -417,7 +417,6 @@ func (t *tree) addOwn(s *source) error {
 		t.write("vimrc", vimrc, 0o644),
 		t.addSettings(),
 		t.addNameService(),
-		t.addLicences(s),
 		t.write("openssl.cnf", []byte("# OpenSSL's own defaults.\n"), 0o644),
 		t.write("packages.lock", text(s.lock), 0o644),
 		t.link("sbin", "bin"),

@@ -163,7 +163,7 @@ func newBuild(o Options) (*build, error) {
 	if b.FromHost && b.Lock != "" {
 		return nil, errors.New("image: --from-host: this machine's programs are no packages: --lock means nothing")
 	}
-	if b.list, err = b.contents(); err != nil {
+	if b.list, err = b.wanted(); err != nil {
 		return nil, err
 	}
 	return b, nil

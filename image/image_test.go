@@ -401,3 +401,78 @@ func TestNothingInTheImageIsSetuidOrSomebodyElses(t *testing.T) {
 		}
 	}
 }
+
+// One's own binaries: a dynamic one with a library of its own, a script, and a
+// file that takes the place of one of the image's.
+func TestAFolderOfOnesOwnIsLaidOverTheImage(t *testing.T) {
+	need.Tool(t, "mksquashfs", "squashfs-tools")
+	gcc := need.Tool(t, "gcc", "gcc")
+	dir := t.TempDir()
+	run(t, `mkdir -p `+dir+`/bin `+dir+`/lib `+dir+`/share/own && cd `+dir+` &&
+		echo 'int answer(void) { return 42; }' | `+gcc+` -x c - -shared -fPIC -Wl,-soname,libanswer.so.1 -o lib/libanswer.so.1 &&
+		echo '#include <stdio.h>
+		int answer(void); int main(void) { printf("%d", answer()); return 0; }' | `+gcc+` -x c - -x none lib/libanswer.so.1 -o bin/answer &&
+		printf '#!/bin/sh -e\nanswer\nfalse\necho not here\n' >bin/ask && chmod +x bin/ask &&
+		echo own >share/own/file && printf '#!/bin/sh\necho own vi\n' >bin/vi && chmod +x bin/vi`)
+	out := filepath.Join(t.TempDir(), "tools.img")
+	list := []string{"bash: bash", "coreutils: cat ls", "vim: vim vi=vim"}
+	must(t, Build(t.Context(), Options{Output: out, FromHost: true, Packages: list, Files: dir}))
+	b := newBox(t, out)
+	b.want(t, "answer", "42")
+	b.want(t, "ask || vi; cat /dev/crashcart/share/own/file", "42own vi\nown\n")
+
+	for _, c := range [][2]string{
+		{"cp bin/answer ld.so", "the image has to have its own"},
+		{"rm ld.so; ln -s /nowhere share/passwd", "leads to nothing in the folder"},
+		{"rm share/passwd; printf '#!/usr/bin/perl\n' >bin/ask", "a script of an interpreter that is not in the image"},
+		{"rm -r " + dir, "no such file or directory"},
+	} {
+		run(t, "cd "+dir+"; "+c[0])
+		err := Build(t.Context(), Options{Output: out, FromHost: true, Packages: list, Files: dir})
+		if err == nil || !strings.HasPrefix(err.Error(), "image: --files: ") || !strings.Contains(err.Error(), c[1]) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", c[0], err)
+		}
+	}
+}
+
+func TestALockMakesTheSameImageAgain(t *testing.T) {
+	first := debianImage(t)
+	dir := t.TempDir()
+	lock := filepath.Join(unpacked(t, first), "packages.lock")
+	// As another user, in another cache that has the downloads only, with lists
+	// of packages that cannot be had.
+	b, err := newBuild(Options{Output: "x"})
+	must(t, err)
+	cache, err := b.cache()
+	must(t, err)
+	run(t, "mkdir -p "+dir+"/amd64/archives && cp "+cache+"/archives/*.deb "+dir+"/amd64/archives/")
+	t.Setenv("http_proxy", "http://127.0.0.1:1")
+	out := filepath.Join(dir, "tools.img")
+	must(t, Build(t.Context(), Options{Output: out, Lock: lock, CacheDir: dir}))
+	x, err := os.ReadFile(first)
+	must(t, err)
+	y, err := os.ReadFile(out)
+	must(t, err)
+	if !bytes.Equal(x, y) {
+		t.Error("they differ")
+	}
+
+	text, err := os.ReadFile(lock)
+	must(t, err)
+	for what, spoilt := range map[string]string{
+		"not of the form":  strings.Replace(string(text), "bash-static ", "bash-static 0.1 ", 1),
+		"names no package": "# from a machine\n",
+		"no such file":     "",
+		"Failed to fetch":  string(text) + "bash-static 0.1 " + strings.Repeat("0", 64) + "\n",
+	} {
+		spoiltLock := filepath.Join(dir, "lock")
+		os.Remove(spoiltLock)
+		if spoilt != "" {
+			must(t, os.WriteFile(spoiltLock, []byte(spoilt), 0o600))
+		}
+		err := Build(t.Context(), Options{Output: out, Lock: spoiltLock, CacheDir: dir})
+		if err == nil || !strings.Contains(err.Error(), what) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("want %s: %v", what, err)
+		}
+	}
+}

@@ -33,8 +33,8 @@ func (c command) String() string {
 	return c.name + "=" + c.of
 }
 
-// contents is the list that the options come to.
-func (b *build) contents() (list, error) {
+// wanted is the list that the options come to.
+func (b *build) wanted() (list, error) {
 	lines, profile := b.Packages, Profiles[0]
 	if lines == nil {
 		lines, profile = strings.Split(defaultList, "\n"), b.Profile

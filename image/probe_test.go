@@ -76,7 +76,7 @@ func probes(s servers) []probe {
 		{tool: "ps, pgrep", script: `ps -o pid=,args= -p $$ | grep -c bash; pgrep -c bash >/dev/null && echo found`, want: "1\nfound\n"},
 		{tool: "pstree", script: `pstree -p $$; true`, want: "bash("},
 		{tool: "lsof", script: `lsof -p $$ 2>/dev/null | grep crashcart/bin/bash`, want: "txt"},
-		{tool: "fuser", script: `sleep 5 >/tmp/held & fuser /tmp/held 2>/dev/null | grep -wc $!; kill $!`, want: "1\n"},
+		{tool: "fuser", script: `exec 7>/tmp/held; fuser /tmp/held 2>/dev/null | grep -wc $$`, want: "1\n"},
 		{tool: "file", script: `file -L /dev/crashcart/bin/ls`, want: "interpreter /dev/crashcart/ld.so"},
 		{tool: "readelf, nm, strings, size", script: `readelf -l /dev/crashcart/bin/ls | grep -o 'interpreter: .*]'; nm -D /dev/crashcart/lib/libz.so.1 | grep -c ' T crc32$'; strings /dev/crashcart/bin/ls | grep -c '^ls: ' >/dev/null; size -A /dev/crashcart/bin/ls | grep -c '^.text'`, want: "interpreter: /dev/crashcart/ld.so]\n1\n1\n"},
 		{tool: "objdump", script: `objdump -d --no-show-raw-insn /dev/crashcart/bin/true | grep -c ret >/dev/null && echo ok`, want: "ok\n"},

@@ -23,6 +23,7 @@ type tree struct {
 	from  map[string]string // the source's program → the name it has in bin
 	owner map[string]string // name → the package it came in
 	want  []library
+	own   *source // of its builder's files, or nil
 
 	loader  string // as the source's programs name it
 	loading string // bin/NAME of the first that does
@@ -53,7 +54,9 @@ func (b *build) fill(t *tree, s *source) error {
 	for _, m := range missing {
 		b.logf("left out: %s: not found", m)
 	}
-	err = errors.Join(err, t.addLibraries(s), t.addLoader(s), t.addOwn(s))
+	if err == nil {
+		err = errors.Join(t.addOwn(s), b.addFiles(t), t.addLibraries(s), t.addLoader(s), t.addLicences(s))
+	}
 	if err == nil {
 		err = b.addManifest(t, s)
 	}
@@ -227,6 +230,11 @@ func (t *tree) addLibraries(s *source) error {
 }
 
 func (t *tree) addLibrary(s *source, l library) error {
+	if t.own != nil {
+		if _, err := t.own.library(l.name, l.runpath); err == nil {
+			s = t.own
+		}
+	}
 	real, err := s.library(l.name, l.runpath)
 	if err != nil {
 		return err
@@ -320,6 +328,9 @@ func (t *tree) write(name string, data []byte, mode fs.FileMode) error {
 	file := filepath.Join(t.root, name)
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // a link that was there must not be written through
 	}
 	if err := os.WriteFile(file, data, mode); err != nil {
 		return err

@@ -186,7 +186,7 @@ func TestDiffIsLikeDiff(t *testing.T) {
 		u.want(t, 1, `(?s)\+ +command +sed\n.*`, "image", "diff", b, a)
 		for _, args := range [][]string{{a, "/nowhere"}, {"/nowhere", a}} {
 			out, complaint, code := u.cartsshd(t, append([]string{"image", "diff"}, args...)...)
-			if want := "cartsshd: /nowhere: no such file or directory: build one with \"cartsshd image build\"\n"; code != 2 || out != "" || complaint != want {
+			if want := "cartsshd: loop: /nowhere: no such file or directory: build one with \"cartsshd image build\"\n"; code != 2 || out != "" || complaint != want {
 				t.Errorf("exit status %d, %s%s", code, out, complaint)
 			}
 		}

@@ -1,0 +1,55 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// reserved are the files that make an image one, and private.
+var reserved = []string{"ld.so", "MANIFEST", "packages.lock", "lib/libc.so.6", "bin/bash"}
+
+// addFiles lays the builder's own folder over the image. Nothing in it may lead
+// out of it, nor take the place of what keeps the image private.
+func (b *build) addFiles(t *tree) error {
+	if b.Files == "" {
+		return nil
+	}
+	root, err := filepath.Abs(b.Files)
+	if err != nil {
+		return err
+	}
+	t.own = &source{root: root, bins: []string{"/bin"}, libs: []string{"/lib", "/lib"}}
+	return filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return fmt.Errorf("--files: %w", err)
+		}
+		name := strings.TrimPrefix(t.own.below(file), "/")
+		if d.IsDir() {
+			return nil
+		}
+		if slices.Contains(reserved, name) {
+			return fmt.Errorf("--files: %s: the image has to have its own: leave it out", file)
+		}
+		if err := t.addFile(name); err != nil {
+			return fmt.Errorf("--files: %s: %w", file, err)
+		}
+		return nil
+	})
+}
+
+func (t *tree) addFile(name string) error {
+	real, err := t.own.resolve("/" + name)
+	if err != nil {
+		return errors.New("leads to nothing in the folder")
+	}
+	delete(t.owner, name)
+	if path.Dir(name) == "bin" || path.Dir(name) == "sbin" {
+		return t.addProgram(t.own, "bin/"+path.Base(name), real)
+	}
+	return t.copyFile(t.own, real, name)
+}
