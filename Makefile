@@ -8,15 +8,18 @@ LDFLAGS  = -s -w -X main.release=$(VERSION)
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: build demo test check image helper bench setup setup-test clean
+.PHONY: build demo test check image helper bench bench-image setup setup-test clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o build/cartsshd ./cmd/cartsshd
 
+PROFILE ?= std
+
+# The list, and all that makes an image of it.
 image: build/tools.img
 
-build/tools.img: image/packages | build setup
-	build/cartsshd image build -o $@
+build/tools.img: $(wildcard image/*.go image/packages image/files/* image/files/wrap/* image/nss/nss_*) | build setup
+	build/cartsshd image build -p $(PROFILE) -o $@
 
 demo: build setup build/tools.img
 	build/cartsshd demo --image build/tools.img
@@ -43,10 +46,15 @@ check:
 # compiler. A test builds them anew and compares.
 helper:
 	cd internal/nsexec && $(GO) generate
+	cd image && $(GO) generate
 
 # QUICK=1: two minutes instead of ten.
 bench: build setup-test build/tools.img
 	$(GO) run ./test/bench -cartsshd build/cartsshd -image build/tools.img -json bench.json
+
+# Times and sizes of the profiles, and of a first prompt. Four minutes.
+bench-image: setup-test
+	$(GO) run ./test/imagebench
 
 clean:
 	rm -rf build bench.json
