@@ -18,7 +18,12 @@ PROFILE ?= std
 # The list, and all that makes an image of it.
 image: build/tools.img
 
-build/tools.img: $(wildcard image/*.go image/packages image/files/* image/files/wrap/* image/nss/nss_*) | build setup
+# An image of another profile is another image.
+build/profile-$(PROFILE): | build
+	rm -f build/profile-*
+	touch $@
+
+build/tools.img: build/profile-$(PROFILE) $(wildcard image/*.go image/packages image/files/* image/files/wrap/* image/nss/nss_*) | build setup
 	build/cartsshd image build -p $(PROFILE) -o $@
 
 demo: build setup build/tools.img

@@ -31,9 +31,9 @@ type apt struct {
 // supposed are packages that apt is told are there already. They set a system
 // up, and an image is none; without this they would be half of the download.
 var supposed = []string{
-	"adduser", "base-passwd", "cron", "dbus", "debconf", "debianutils", "dpkg", "init-system-helpers",
+	"adduser", "base-passwd", "cron", "dbus", "debconf", "dpkg", "init-system-helpers",
 	"install-info", "libaudit-common", "libsemanage-common", "login", "lsb-base", "media-types", "mime-support", "passwd", "perl", "perl-base",
-	"readline-common", "sensible-utils", "sysvinit-utils", "systemd", "ucf", "usr-is-merged", "usrmerge",
+	"readline-common", "sensible-utils", "systemd", "ucf", "usr-is-merged", "usrmerge",
 }
 
 // fetch returns the packages of the list and all that they depend on, sorted.
@@ -41,6 +41,7 @@ func (a *apt) fetch(ctx context.Context, l list) ([]deb, error) {
 	if err := a.ready(ctx); err != nil {
 		return nil, err
 	}
+	a.progress("packages", 0, 0)
 	args := []string{"install", "--download-only", "--yes", "--no-install-recommends"}
 	for _, p := range l {
 		args = append(args, p.name)

@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -32,6 +33,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "box:", enterBox(root))
 		os.Exit(125)
 	}
+	if o := os.Getenv(buildEnv); o != "" {
+		os.Exit(buildAs(o))
+	}
 	var err error
 	if shared, err = os.MkdirTemp("", "image-test-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -40,6 +44,24 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	os.RemoveAll(shared)
 	os.Exit(code)
+}
+
+// buildEnv makes the test binary build an image and nothing else, as whoever
+// it runs as.
+const buildEnv = "IMAGE_TEST_BUILD"
+
+func buildAs(options string) int {
+	unix.Umask(0o077)
+	var o Options
+	err := json.Unmarshal([]byte(options), &o)
+	if err == nil {
+		err = Build(context.Background(), o)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
 }
 
 // enterBox runs in namespaces of its own. The image comes by the socket on
@@ -349,10 +371,26 @@ func run(t testing.TB, script string) string {
 	return string(out)
 }
 
+// unpacked is a copy of what is in an image, made once, not to be changed.
 func unpacked(t testing.TB, img string) string {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "root")
-	run(t, need.Tool(t, "unsquashfs", "squashfs-tools")+" -q -n -d "+dir+" "+img)
+	need.Root(t)
+	dir := filepath.Join(shared, "unpacked", filepath.Base(img))
+	if exists(dir) {
+		return dir
+	}
+	im, err := loop.Open(img)
+	must(t, err)
+	defer im.Close()
+	mount, err := im.Mount(nil)
+	must(t, err)
+	defer mount.Close()
+	must(t, os.MkdirAll(dir, 0o755))
+	c := exec.CommandContext(t.Context(), "cp", "-a", "/proc/self/fd/3/.", dir)
+	c.ExtraFiles = []*os.File{mount}
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	return dir
 }
 

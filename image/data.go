@@ -22,7 +22,7 @@ var inputrc []byte
 //go:embed files/vimrc
 var vimrc []byte
 
-//go:embed files/nsswitch.conf files/wgetrc files/nanorc files/htoprc
+//go:embed files/nsswitch.conf files/wgetrc files/nanorc files/htoprc files/tmux.conf
 var settings embed.FS
 
 // wrappers are scripts of the names of programs that have to be told something,
@@ -58,7 +58,6 @@ var data = []struct {
 	{"nmap's data files", "libexec/nmap", (*tree).addNmap},
 	{"wireshark's data files", "bin/tshark", (*tree).addWireshark},
 	{"Python's library", "libexec/python3", (*tree).addPython},
-	{"manual pages", "bin/man", (*tree).addManuals},
 }
 
 // addData brings in what programs read, and returns what the source lacks.
@@ -144,7 +143,13 @@ var charsets = []string{"UTF-16", "UTF-32", "UTF-7", "ISO8859-1", "ISO8859-2", "
 
 // addCharsets are for iconv(1), and for gdb and vim, which convert too.
 func (t *tree) addCharsets(s *source) (found bool, err error) {
-	dir := s.libs[1] + "/gconv"
+	dir := ""
+	for _, lib := range s.libs {
+		if _, err := s.resolve(lib + "/gconv/gconv-modules"); err == nil {
+			dir = lib + "/gconv"
+			break
+		}
+	}
 	for _, name := range charsets {
 		if _, err := s.resolve(path.Join(dir, name+".so")); err != nil {
 			continue
@@ -243,7 +248,10 @@ func (t *tree) addPythonOf(s *source) error {
 
 // addManuals brings in the pages of all commands, and those on formats and
 // conventions of the packages that anything is taken of.
-func (t *tree) addManuals(s *source) (found bool, err error) {
+func (t *tree) addManuals(s *source) (err error) {
+	if !t.files["bin/man"] {
+		return nil
+	}
 	for name := range t.files {
 		command, ok := strings.CutPrefix(name, "bin/")
 		if !ok {
@@ -253,7 +261,6 @@ func (t *tree) addManuals(s *source) (found bool, err error) {
 			pages, _ := filepath.Glob(s.host("/usr/share/man/man" + section + "/" + globbed(command) + "." + section + "*"))
 			for _, page := range pages {
 				err = errors.Join(err, t.addManual(s, "/usr/share/man/man"+section+"/"+path.Base(page)))
-				found = true
 			}
 		}
 	}
@@ -263,7 +270,7 @@ func (t *tree) addManuals(s *source) (found bool, err error) {
 			err = errors.Join(err, t.addManual(s, file))
 		}
 	}
-	return found, err
+	return err
 }
 
 // addManual follows what many pages are: a symlink to another.

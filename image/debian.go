@@ -37,7 +37,7 @@ func (b *build) debianSource(ctx context.Context) (*source, error) {
 		return nil, fmt.Errorf("image: %w", err)
 	}
 	lib := []string{"/lib/" + b.arch.multiarch, "/usr/lib/" + b.arch.multiarch, "/lib", "/usr/lib"}
-	s := &source{root: tree.root, bins: []string{"/bin", "/usr/bin", "/sbin", "/usr/sbin"}, libs: lib, lock: lines(debs), owners: tree.owners}
+	s := &source{root: tree.root, bins: []string{"/bin", "/usr/bin", "/sbin", "/usr/sbin"}, libs: lib, lock: append([]string{archLine + b.arch.debian}, lines(debs)...), owners: tree.owners}
 	s.name = osName(s.host("/usr/lib/os-release"))
 	return s, nil
 }
@@ -50,7 +50,7 @@ func (b *build) cache() (string, error) {
 	if dir == "" {
 		user, err := os.UserCacheDir()
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("%w (name a folder to keep downloads in: --cache)", err)
 		}
 		dir = filepath.Join(user, "cartsshd")
 	}
@@ -66,7 +66,10 @@ func (b *build) cache() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return dir, os.MkdirAll(dir, 0o700)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("%w (name another folder to keep downloads in: --cache)", err)
+	}
+	return dir, nil
 }
 
 // alone waits until no other build uses the cache.
@@ -89,7 +92,7 @@ func (b *build) alone(dir string) (unlock func() error, err error) {
 // those of a lock.
 func (b *build) debs(ctx context.Context, a *apt) ([]deb, error) {
 	if b.Lock != "" {
-		locked, err := readLock(b.Lock)
+		locked, err := readLock(b.Lock, b.arch)
 		if err != nil {
 			return nil, fmt.Errorf("image: %w", err)
 		}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -44,7 +45,7 @@ func TestToolsOfDebian13Work(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			b := newBox(t, img)
 			b.app(t, "-static")
-			b.bundled(t, img, ca)
+			b.bundled(t, ca)
 			r.make(t, b)
 			for name, why := range b.unstarted(t) {
 				t.Errorf("%s: exit status %s", name, why)
@@ -52,6 +53,63 @@ func TestToolsOfDebian13Work(t *testing.T) {
 			for _, p := range probes(with) {
 				if out, ok := b.try(t, p); ok == (p.caps && b.user) {
 					t.Errorf("%s: works: %v: %q, want %q", p.tool, ok, out, p.want)
+				}
+			}
+			if exists(b.root + "/mark") {
+				t.Error("code of the container ran")
+			}
+		})
+	}
+}
+
+var fromFull = sync.OnceValues(func() (string, error) {
+	out := filepath.Join(shared, "full.img")
+	return out, Build(context.Background(), Options{Output: out, Profile: "full", FS: "erofs", Log: &fullLog})
+})
+
+var fullLog bytes.Buffer
+
+// What full has besides std.
+func TestToolsOfFullWork(t *testing.T) {
+	img, err := fromFull()
+	must(t, err)
+	if strings.Contains(fullLog.String(), "left out") {
+		t.Error(fullLog.String())
+	}
+	with, ca := serveProbes(t)
+	more := []probe{
+		{tool: "python3", script: `python3 -c 'import ssl, json, sqlite3, ctypes, bz2, lzma, zlib, curses, readline, asyncio, decimal; print(sum(range(10)))'`, want: "45\n"},
+		{tool: "python3, https", script: `python3 -c 'import urllib.request as u; print(u.urlopen("` + with.https + `").read())'`, want: "hello"},
+		{tool: "gdb, Python", script: `gdb -q -batch -ex 'python print(6*7)'`, want: "42\n"},
+		{tool: "tmux", script: `tmux new-session -d 'echo in tmux >/tmp/t; tmux wait-for -S done' \; wait-for done; cat /tmp/t`, want: "in tmux\n"},
+		{tool: "nmap", script: `nmap -sT -n -Pn -sV --version-light -p ` + portOf(with.http) + ` 127.0.0.1`, want: "open"},
+		{tool: "ncat", script: `printf 'GET / HTTP/1.0\r\n\r\n' | ncat 127.0.0.1 ` + portOf(with.http), want: "hello"},
+		{tool: "iperf3", script: `coproc iperf3 -s -1 -p 5299 --forceflush 2>&1; exec 5<&${COPROC[0]}; while read -r -u 5 line && [[ $line != *listening* ]]; do :; done; iperf3 -c 127.0.0.1 -p 5299 -n 1M`, want: "iperf Done.", alone: true},
+		{tool: "tshark", script: `
+			coproc tshark -l -n -i lo -c 1 -f icmp 2>&1
+			exec 5<&${COPROC[0]}; pid=$COPROC_PID
+			for i in {1..40}; do kill -0 $pid 2>/dev/null && ping -c 2 -i 0.2 127.0.0.1 >/dev/null; done
+			cat <&5`, want: "Echo (ping) request", alone: true, caps: true},
+		{tool: "nft", script: `nft add table inet t && nft list ruleset`, want: "table inet t", alone: true, caps: true},
+		{tool: "conntrack", script: `conntrack --version`, want: "conntrack v"},
+		{tool: "iostat, mpstat, pidstat", script: `iostat | head -n 1; mpstat | head -n 1; pidstat -p $$ | head -n 1`, want: "Linux"},
+		{tool: "psql", script: `psql -h 127.0.0.1 -p 1 -c 'select 1' 2>&1`, want: "Connection refused"},
+		{tool: "redis-cli", script: `redis-cli -h 127.0.0.1 -p 1 ping 2>&1`, want: "Connection refused"},
+	}
+	for _, r := range roots {
+		if r.name != "empty" && r.name != "hostile" {
+			continue
+		}
+		t.Run(r.name, func(t *testing.T) {
+			b := newBox(t, img)
+			b.bundled(t, ca)
+			r.make(t, b)
+			for name, why := range b.unstarted(t) {
+				t.Errorf("%s: exit status %s", name, why)
+			}
+			for _, p := range more {
+				if out, ok := b.try(t, p); !ok {
+					t.Errorf("%s: %q, want %q", p.tool, out, p.want)
 				}
 			}
 			if exists(b.root + "/mark") {

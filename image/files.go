@@ -1,9 +1,11 @@
 package image
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -22,6 +24,12 @@ func (b *build) addFiles(t *tree) error {
 	root, err := filepath.Abs(b.Files)
 	if err != nil {
 		return err
+	}
+	if st, err := os.Stat(root); err != nil || !st.IsDir() {
+		return fmt.Errorf("--files: %s: %w", root, cmp.Or(cause(err), errors.New("is not a folder")))
+	}
+	if _, err := os.Stat(filepath.Join(root, "bin")); err != nil {
+		b.logf("--files: %s has no folder bin: no command is added", root)
 	}
 	t.own = &source{root: root, bins: []string{"/bin"}, libs: []string{"/lib", "/lib"}}
 	return filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
@@ -42,6 +50,15 @@ func (b *build) addFiles(t *tree) error {
 	})
 }
 
+// cause is what happened, without the path that is told already.
+func cause(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
 func (t *tree) addFile(name string) error {
 	real, err := t.own.resolve("/" + name)
 	if err != nil {
@@ -49,7 +66,11 @@ func (t *tree) addFile(name string) error {
 	}
 	delete(t.owner, name)
 	if path.Dir(name) == "bin" || path.Dir(name) == "sbin" {
-		return t.addProgram(t.own, "bin/"+path.Base(name), real)
+		err := t.addProgram(t.own, "bin/"+path.Base(name), real)
+		if errors.Is(err, errNotELF) {
+			return fmt.Errorf("%w, nor a script that begins with #!", err)
+		}
+		return err
 	}
 	return t.copyFile(t.own, real, name)
 }

@@ -82,11 +82,12 @@ type Options struct {
 
 	// Log gets a line for each stage and for everything left out. Nil is
 	// silence.
-	Log io.Writer
+	Log io.Writer `json:"-"`
 
 	// Progress is told how far the present stage is: done of total, in any unit.
+	// A total of 0 is not known.
 	// Nil is nobody.
-	Progress func(stage string, done, total int)
+	Progress func(stage string, done, total int) `json:"-"`
 
 	// CacheDir keeps downloads. Empty is cartsshd in the user's cache
 	// directory ($XDG_CACHE_HOME, ~/.cache).
@@ -100,9 +101,9 @@ func Build(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp(filepath.Dir(o.Output), ".tools-image-")
+	work, err := b.workplace()
 	if err != nil {
-		return fmt.Errorf("image: %w", err)
+		return err
 	}
 	defer os.RemoveAll(work)
 
@@ -127,9 +128,10 @@ func Build(ctx context.Context, o Options) error {
 // build is a checked Options.
 type build struct {
 	Options
-	arch arch
-	list list
-	fs   filesystem
+	arch  arch
+	list  list
+	asked map[string]bool // commands that --add names
+	fs    filesystem
 }
 
 func newBuild(o Options) (*build, error) {
@@ -149,7 +151,7 @@ func newBuild(o Options) (*build, error) {
 	if !slices.Contains(Profiles, o.Profile) {
 		return nil, fmt.Errorf("image: profile %q: not one of %s", o.Profile, strings.Join(Profiles, ", "))
 	}
-	b := &build{Options: o}
+	b := &build{Options: o, asked: map[string]bool{}}
 	var err error
 	if b.arch, err = archOf(o.Arch); err != nil {
 		return nil, err
@@ -167,6 +169,19 @@ func newBuild(o Options) (*build, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// workplace makes a folder beside the output, so that this is on the same disk.
+// What cannot be written there is said before all the work.
+func (b *build) workplace() (string, error) {
+	if st, err := os.Stat(b.Output); err == nil && !st.Mode().IsRegular() {
+		return "", fmt.Errorf("image: --output %s: there is something that is not a file", b.Output)
+	}
+	work, err := os.MkdirTemp(filepath.Dir(b.Output), ".tools-image-")
+	if err != nil {
+		return "", fmt.Errorf("image: --output %s: cannot write to that folder: %w", b.Output, cmp.Or(errors.Unwrap(err), err))
+	}
+	return work, nil
 }
 
 func (b *build) logf(format string, args ...any) {

@@ -53,6 +53,9 @@ func (b *build) wanted() (list, error) {
 		if err != nil {
 			return nil, err
 		}
+		for _, c := range p.commands {
+			b.asked[c.name] = true
+		}
 		l = l.with(p)
 	}
 	return l.of(b.arch), nil

@@ -10,14 +10,20 @@ import (
 	"strings"
 )
 
+// archLine begins the first line of a packages.lock.
+const archLine = "# architecture: "
+
 // readLock reads a packages.lock: "name version sha256".
-func readLock(file string) ([]deb, error) {
+func readLock(file string, a arch) ([]deb, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	var locked []deb
 	for i, line := range strings.Split(string(text), "\n") {
+		if arch, ok := strings.CutPrefix(line, archLine); ok && arch != a.debian {
+			return nil, fmt.Errorf("%s: is for %s, not for %s (try: --arch %s)", file, arch, a.debian, arch)
+		}
 		line, _, _ = strings.Cut(line, "#")
 		words := strings.Fields(line)
 		if len(words) == 0 {

@@ -125,7 +125,7 @@ func (b *build) pack(ctx context.Context, root, out string) error {
 	c := exec.CommandContext(ctx, tool, b.fs.args(root, out, epoch)...)
 	// mksquashfs refuses to be told the time twice, and mke2fs knows no other way.
 	c.Env = append(withoutEnv("SOURCE_DATE_EPOCH"), "LC_ALL=C", "E2FSPROGS_FAKE_TIME="+strconv.FormatInt(max(epoch, 1), 10))
-	b.Progress("packing", 0, 1)
+	b.Progress("packing", 0, 0)
 	if msg, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("image: %s: %w: %s", b.fs.tool, cmp.Or(context.Cause(ctx), err), lastLine(msg))
 	}

@@ -100,7 +100,8 @@ func probes(s servers) []probe {
 		{tool: "jq", script: `echo '{"a":[1,{"b":"x"}]}' | jq -c '.a[1].b'`, want: `"x"` + "\n"},
 		{tool: "hexdump, column", script: `printf AB | hexdump -C | head -n 1; printf 'a bb\nccc d\n' | column -t`, want: "41 42"},
 		{tool: "iconv", script: `printf 'ä' | iconv -f UTF-8 -t UTF-16LE | od -An -tx1`, want: "e4 00"},
-		{tool: "man", script: `PAGER=cat man tcpdump | head -n 4; PAGER=cat man 7 pcap-filter | grep -c primitives >/dev/null && echo 7`, want: "dump traffic on a network"},
+		{tool: "man", script: `man tcpdump | grep -c 'dump traffic on a network'; man 7 pcap-filter | grep -q primitives && echo 7; man -k cap-filt; man nosuchtool 2>/dev/null || echo none`, want: "1\n7\npcap-filter(7)\nnone\n"},
+		{tool: "man, in a pager", script: `man less`, await: "LESS(1)", keys: "/Options can also be\nq", want: "opposite of more"},
 		{tool: "terminals", script: `for t in xterm-256color xterm-kitty foot xterm-ghostty wezterm alacritty tmux-256color screen; do tput -T $t cols || echo no $t; done | sort -u`, want: "80\n"},
 		{tool: "script", script: `script -qc 'tty' /dev/null`, want: "/dev/pts/"},
 		{tool: "flock, timeout, watch", script: `flock /tmp/lock timeout 5 watch -t -n 1 -g true; echo $?`, keys: "\x03", want: ""},
@@ -133,12 +134,14 @@ var versionOf = map[string]string{
 	"bridge": "-V", "clear": "-V", "getopt": "-V", "hostname": "-V", "infocmp": "-V", "ip": "-V", "killall": "-V", "fuser": "-V", "kill": "-V",
 	"nstat": "-V", "rtacct": "-V", "ping": "-V", "pstree": "-V", "reset": "-V", "ss": "-V", "strace": "-V", "tc": "-V", "tput": "-V", "tracepath": "-V", "tset": "-V",
 	"arping": "-V", "genl": "-V", "devlink": "-V", "rdma": "-V", "ngrep": "-V", "tabs": "-V", "nsupdate": "-V", "host": "-V",
-	"nc": "-h", "nc.openbsd": "-h", "netcat": "-h", "mawk": "-W version", "lsof": "-v", "getpcaps": "1", "capsh": "--print",
+	"nc": "-h", "nc.openbsd": "-h", "netcat": "-h", "mawk": "-W version", "awk": "-W version", "lsof": "-v", "getpcaps": "1", "capsh": "--print",
 	"dig": "-v", "delv": "-v", "nslookup": "-version", "openssl": "version", "socat": "-V", "filan": "-h", "procan": "-h",
 	"bzip2recover": "! ./bzip2recover 2>&1 | grep recover", "rtmon": "! ./rtmon help 2>&1 | grep rtmon",
 	"lnstat": "! ./lnstat -V 2>&1 | grep Version", "ctstat": "! ./ctstat -V 2>&1 | grep Version", "rtstat": "! ./rtstat -V 2>&1 | grep Version",
 	"mtr-packet": "! ./mtr-packet 2>&1 <<<'1 check-support feature ip-4' || true", "mandoc": "/dev/crashcart/share/man/man1/less.1.gz", "demandoc": "/dev/crashcart/share/man/man1/less.1.gz",
-	"man": "tcpdump", "tmux": "-V", "ncat": "--version", "iperf3": "--version", "nft": "--version", "conntrack": "--version", "sar": "-V", "sadf": "-V",
+	"man": "tcpdump", "which": "bash", "pidof": "bash", "netstat": "! ./netstat -V | grep net-tools", "ifconfig": "! ./ifconfig -V | grep net-tools", "route": "! ./route -V | grep net-tools",
+	"arp": "! ./arp -V 2>&1 | grep net-tools", "unzip": "-v", "lsattr": "-V", "chattr": "! ./chattr -V 2>&1 | grep -i usage", "xxd": "-v", "gcore": "! ./gcore 2>&1 | grep usage",
+	"tmux": "-V", "ncat": "--version", "iperf3": "--version", "nft": "--version", "conntrack": "--version", "sar": "-V", "sadf": "-V",
 	"mpstat": "-V", "iostat": "-V", "pidstat": "-V", "tapestat": "-V", "cifsiostat": "-V",
 }
 
@@ -256,11 +259,13 @@ func (b *box) app(t *testing.T, flags string) {
 }
 
 // bundled has the image's certificates in the box, and this one.
-func (b *box) bundled(t *testing.T, img string, ca []byte) {
+func (b *box) bundled(t *testing.T, ca []byte) {
 	t.Helper()
-	bundle, err := os.ReadFile(filepath.Join(unpacked(t, img), "share/ca-certificates.crt"))
-	must(t, err)
-	b.write(t, "bundle.crt", string(bundle)+string(ca))
+	bundle, _ := b.bash(t, "cat /dev/crashcart/share/ca-certificates.crt")
+	if strings.Count(bundle, "BEGIN CERTIFICATE") < 50 {
+		t.Fatalf("these are no certificates: %.100q", bundle)
+	}
+	b.write(t, "bundle.crt", bundle+string(ca))
 }
 
 // The matrix of docs/image.md is made of this.
@@ -272,7 +277,7 @@ func TestEveryToolWorksInEveryContainer(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			b := newBox(t, img)
 			b.app(t, "-static")
-			b.bundled(t, img, ca)
+			b.bundled(t, ca)
 			r.make(t, b)
 			bad := b.unstarted(t)
 			for name, why := range bad {
@@ -298,6 +303,9 @@ func TestEveryToolWorksInEveryContainer(t *testing.T) {
 // The machine's own tools, moved, are no worse where they are there.
 func TestToolsOfTheMachineStartInEveryContainer(t *testing.T) {
 	for _, r := range roots {
+		if r.name != "empty" && r.name != "hostile" && r.name != "Debian 11" {
+			continue
+		}
 		t.Run(r.name, func(t *testing.T) {
 			b := newBox(t, hostImage(t))
 			r.make(t, b)

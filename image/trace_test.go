@@ -1,6 +1,7 @@
 package image
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,6 +43,18 @@ func (b *box) strangers(t *testing.T, keys, await, command string) []string {
 	}
 	slices.Sort(strange)
 	return slices.Compact(strange)
+}
+
+// The processes of a container are in another mount namespace than a session.
+func TestGDBNamesFunctionsOfAContainersProcess(t *testing.T) {
+	b := newBox(t, debianImage(t))
+	b.busybox(t) // and the program is linked to musl, dynamically
+	c, send := b.command(t, []string{"/app"})
+	must(t, c.Start())
+	send()
+	defer c.Process.Kill()
+	b.want(t, fmt.Sprintf(`while [[ $(</proc/%[1]d/comm) != app ]]; do :; done
+		setpriv --bounding-set=-sys_admin gdb -q -batch /app -p %[1]d -ex 'break spin' -ex continue -ex bt 2>&1`, c.Process.Pid), "in main ()")
 }
 
 func TestNoToolOpensAFileOfTheContainerUnasked(t *testing.T) {

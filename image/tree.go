@@ -55,7 +55,7 @@ func (b *build) fill(t *tree, s *source) error {
 		b.logf("left out: %s: not found", m)
 	}
 	if err == nil {
-		err = errors.Join(t.addOwn(s), b.addFiles(t), t.addLibraries(s), t.addLoader(s), t.addLicences(s))
+		err = errors.Join(t.addOwn(s), b.addFiles(t), t.addLibraries(s), t.addLoader(s), t.addManuals(s), t.addLicences(s))
 	}
 	if err == nil {
 		err = b.addManifest(t, s)
@@ -91,9 +91,18 @@ func (b *build) addCommands(t *tree, s *source) error {
 			}
 		}
 	}
-	if missing != nil {
-		b.logf("left out, not found: %s", strings.Join(missing, " "))
+	if missing == nil {
+		return nil
 	}
+	if b.Lock != "" {
+		return fmt.Errorf("image: %s: has no package with %s: is it the lock of another profile? (an image's is said by: image show)", b.Lock, strings.Join(missing, " "))
+	}
+	for _, name := range missing {
+		if b.asked[name] {
+			return fmt.Errorf("image: --add: %s: not found in that package", name)
+		}
+	}
+	b.logf("left out, not found: %s", strings.Join(missing, " "))
 	return nil
 }
 

@@ -22,12 +22,15 @@ type bar struct {
 func newBar(out *os.File) *bar { return &bar{out: out, tty: term.IsTerminal(int(out.Fd()))} }
 
 func (b *bar) show(stage string, done, total int) {
-	if !b.tty || total <= 0 {
+	if !b.tty {
 		return
 	}
-	const width = 30
-	full := min(width, width*done/total)
-	now := fmt.Sprintf("%-14s [%s%s] %3d %%", stage, strings.Repeat("=", full), strings.Repeat(" ", width-full), min(100, 100*done/total))
+	now := stage + " …"
+	if total > 0 {
+		const width = 30
+		full := min(width, width*done/total)
+		now = fmt.Sprintf("%-14s [%s%s] %3d %%", stage, strings.Repeat("=", full), strings.Repeat(" ", width-full), min(100, 100*done/total))
+	}
 	if now != b.shown {
 		fmt.Fprint(b.out, "\r", now, "\x1b[K")
 		b.shown = now
