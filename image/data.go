@@ -76,8 +76,8 @@ func (t *tree) addData(s *source) (missing []string, err error) {
 }
 
 // copy brings in a file or a folder of the source under another name: files
-// that can be run with the libraries they need, and nothing that skip names (a
-// path below it, or its last part).
+// that can be run with the libraries they need, and nothing whose last part
+// matches one of skip.
 func (t *tree) copy(s *source, from, to string, skip ...string) (found bool, err error) {
 	from, err = s.resolve(from)
 	if err != nil {
@@ -89,7 +89,8 @@ func (t *tree) copy(s *source, from, to string, skip ...string) (found bool, err
 			return err
 		}
 		below := strings.TrimPrefix(strings.TrimPrefix(file, root), "/")
-		if slices.Contains(skip, below) || slices.Contains(skip, path.Base(below)) {
+		skipped := func(pattern string) bool { ok, _ := path.Match(pattern, path.Base(below)); return ok }
+		if slices.ContainsFunc(skip, skipped) {
 			if d.IsDir() {
 				return fs.SkipDir
 			}
@@ -216,10 +217,10 @@ func (t *tree) addLtrace(s *source) (bool, error) {
 	return found, errors.Join(err, t.link("l", "share/ltrace.conf"))
 }
 
-func (t *tree) addNmap(s *source) (bool, error) { return t.copy(s, "/usr/share/nmap", "share/nmap") }
+func (t *tree) addNmap(s *source) (bool, error) { return t.copy(s, "/usr/share/nmap", "share/nmap", "*.xsl", "*.dtd") }
 
 func (t *tree) addWireshark(s *source) (bool, error) {
-	return t.copy(s, "/usr/share/wireshark", "share/wireshark")
+	return t.copy(s, "/usr/share/wireshark", "share/wireshark", "*.html", "AUTHORS*", "dtds")
 }
 
 // addPython brings in Python's own library, where it looks for it: in ../lib of
@@ -231,7 +232,7 @@ func (t *tree) addPython(s *source) (found bool, err error) {
 		if _, err := os.Stat(filepath.Join(dir, "os.py")); err != nil {
 			continue
 		}
-		_, e := t.copy(s, "/usr/lib/"+name, "lib/"+name, "test", "tests", "idlelib", "lib2to3", "ensurepip", "pydoc_data", "turtledemo", "tkinter", "__pycache__", "dist-packages", "site-packages", "EXTERNALLY-MANAGED")
+		_, e := t.copy(s, "/usr/lib/"+name, "lib/"+name, "test", "tests", "idlelib", "lib2to3", "distutils", "ensurepip", "pydoc_data", "turtledemo", "tkinter", "__pycache__", "dist-packages", "site-packages", "EXTERNALLY-MANAGED")
 		found, err = true, errors.Join(err, e)
 	}
 	return found, err

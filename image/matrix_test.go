@@ -90,3 +90,15 @@ func (m *matrix) compare(t *testing.T) {
 	}
 	must(t, os.WriteFile(file, []byte(head+begin+m.String()+end+tail), 0o644))
 }
+
+func TestTheDocumentationCountsTheCommands(t *testing.T) {
+	text, err := os.ReadFile("../docs/image.md")
+	must(t, err)
+	for _, profile := range Profiles {
+		b, err := newBuild(Options{Output: "x", Profile: profile, Arch: "amd64"})
+		must(t, err)
+		if row := fmt.Sprintf("| `%s` | %d |", profile, len(b.list.commands())); !strings.Contains(string(text), row) {
+			t.Errorf("docs/image.md has no %q", row)
+		}
+	}
+}
