@@ -58,7 +58,8 @@ func (a *apt) fetch(ctx context.Context, l list) ([]deb, error) {
 	return a.named(ctx, out)
 }
 
-// named finds the files of apt-get --print-uris: 'URI' FILE SIZE HASH.
+// named finds the files of apt-get --print-uris: 'URI' FILE SIZE HASH. What lies
+// in the cache has to have that hash: apt goes by the size.
 func (a *apt) named(ctx context.Context, uris []byte) ([]deb, error) {
 	var debs []deb
 	for _, line := range strings.Split(string(uris), "\n") {
@@ -69,6 +70,9 @@ func (a *apt) named(ctx context.Context, uris []byte) ([]deb, error) {
 		d, err := describe(ctx, a.path("archives", filepath.Base(words[1])))
 		if err != nil {
 			return nil, err
+		}
+		if sum, ok := strings.CutPrefix(words[len(words)-1], "SHA256:"); !ok || sum != d.sha256 {
+			return nil, fmt.Errorf("%s: is not the package that the archive has under this name (try: rm %s)", filepath.Base(d.file), d.file)
 		}
 		debs = append(debs, d)
 	}
@@ -117,6 +121,7 @@ APT::Install-Recommends "false";
 APT::Sandbox::User "";
 Acquire::Retries "3";
 Acquire::Languages "none";
+Acquire::ForceHash "SHA256";
 Debug::NoLocking "true";
 `, acquire, a.path("state"), a.path("status"), a.path("cache"), a.path("archives"), a.arch.debian, a.arch.debian)
 	if a.sources != "" {

@@ -231,7 +231,12 @@ func (b *box) bullseye(t *testing.T) {
 	build, err := newBuild(Options{Output: "x", Sources: list, Packages: []string{
 		"bash: bash", "coreutils: ls", "dash: dash", "libc-bin: getconf", "base-files:", "procps: ps", "ncurses-base:", "locales:"}})
 	must(t, err)
-	s, err := build.source(t.Context())
+	s, done, err := build.source(t.Context())
+	defer func() {
+		if err == nil {
+			done()
+		}
+	}()
 	must(t, err)
 	run(t, "cp -a "+s.root+"/. "+b.root+"/")
 	b.write(t, "etc/passwd", "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n")

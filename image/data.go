@@ -217,10 +217,13 @@ func (t *tree) addLtrace(s *source) (bool, error) {
 	return found, errors.Join(err, t.link("l", "share/ltrace.conf"))
 }
 
-func (t *tree) addNmap(s *source) (bool, error) { return t.copy(s, "/usr/share/nmap", "share/nmap", "*.xsl", "*.dtd") }
+func (t *tree) addNmap(s *source) (bool, error) {
+	return t.copy(s, "/usr/share/nmap", "share/nmap", "*.xsl", "*.dtd")
+}
 
 func (t *tree) addWireshark(s *source) (bool, error) {
-	return t.copy(s, "/usr/share/wireshark", "share/wireshark", "*.html", "AUTHORS*", "dtds")
+	found, err := t.copy(s, "/usr/share/wireshark", "share/wireshark", "*.html", "AUTHORS*", "dtds")
+	return found, errors.Join(err, t.link("ws", "share/wireshark"))
 }
 
 // addPython brings in Python's own library, where it looks for it: in ../lib of
@@ -424,6 +427,7 @@ func (t *tree) addOwn(s *source) error {
 		t.write("inputrc", inputrc, 0o644),
 		t.write("vimrc", vimrc, 0o644),
 		t.addSettings(),
+		t.addStubs(),
 		t.addNameService(),
 		t.write("openssl.cnf", []byte("# OpenSSL's own defaults.\n"), 0o644),
 		t.write("packages.lock", text(s.lock), 0o644),
@@ -468,6 +472,25 @@ func (b *build) inputs() []string {
 	}
 	// Not --lock: what is made of a lock is what was made without one.
 	return told
+}
+
+// unpackers are the programs that tar and file(1) run if an archive asks for
+// one, by its content or its name: whoever made the archive must not choose one
+// of the container's.
+var unpackers = []string{"gzip", "bzip2", "xz", "zstd", "lzip", "lzop", "lzma", "unlzma", "compress", "uncompress", "lrzip", "brotli", "lz4", "unzip"}
+
+// addStubs puts something in the place of those that the image lacks.
+func (t *tree) addStubs() (err error) {
+	if !t.files["bin/tar"] && !t.files["bin/file"] {
+		return nil
+	}
+	for _, name := range unpackers {
+		if !t.files["bin/"+name] {
+			script := "#!" + Root + "/bin/bash -p\necho \"" + name + ": is not in the tools image\" >&2\nexit 127\n"
+			err = errors.Join(err, t.write("bin/"+name, []byte(script), 0o755))
+		}
+	}
+	return err
 }
 
 func (t *tree) addSettings() error {

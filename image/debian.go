@@ -7,26 +7,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // debianSource fetches the packages and unpacks them.
-func (b *build) debianSource(ctx context.Context) (*source, error) {
-	dir, err := b.cache()
-	if err != nil {
-		return nil, fmt.Errorf("image: %w", err)
-	}
+func (b *build) debianSource(ctx context.Context, dir string) (*source, error) {
 	for _, tool := range []string{"apt-get", "apt-config", "dpkg-deb"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return nil, fmt.Errorf("image: %s: not found: this is no Debian (try: --from-host)", tool)
 		}
 	}
-	unlock, err := b.alone(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
 	a := &apt{dir: dir, arch: b.arch, sources: b.Sources, log: b.logf, progress: b.Progress}
 	debs, err := b.debs(ctx, a)
 	if err != nil {
@@ -69,12 +61,24 @@ func (b *build) cache() (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("%w (name another folder to keep downloads in: --cache)", err)
 	}
-	return dir, nil
+	return dir, private(dir)
+}
+
+// private fails if somebody else could put something into the folder.
+func private(dir string) error {
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if owner := int(st.Sys().(*syscall.Stat_t).Uid); !st.IsDir() || owner != os.Geteuid() || st.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s: is somebody else's, or others may write to it (name another folder to keep downloads in: --cache)", dir)
+	}
+	return nil
 }
 
 // alone waits until no other build uses the cache.
 func (b *build) alone(dir string) (unlock func() error, err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}

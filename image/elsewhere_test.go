@@ -165,7 +165,12 @@ func TestDebiansOwnLoaderForARM64Complains(t *testing.T) {
 	qemu := need.Tool(t, "qemu-aarch64-static", "qemu-user-static")
 	b, err := newBuild(Options{Output: "x", Arch: "arm64"})
 	must(t, err)
-	s, err := b.source(t.Context())
+	s, done, err := b.source(t.Context())
+	defer func() {
+		if err == nil {
+			done()
+		}
+	}()
 	must(t, err)
 	out := run(t, qemu+" -E LD_PRELOAD=/nonexistent/preload.so -L "+s.root+" "+s.root+"/bin/true 2>&1")
 	if !strings.Contains(out, "preload.so") {

@@ -129,6 +129,29 @@ func TestAPackageThatIsNotWhatTheArchiveSaysIsRefused(t *testing.T) {
 	must(t, err)
 	run(t, "rm -rf "+cache+"/tree-*; f=$(echo "+cache+"/archives/bash-static_*.deb); n=$(stat -c %s $f); head -c $n /dev/zero >$f")
 	fails(t, o, "is not a whole package (try: rm "+cache)
+
+	// One that is whole, of the right size, and another.
+	other := append(bytes.Clone(a.deb[:len(a.deb)-1]), a.deb[len(a.deb)-1]^1)
+	run(t, "rm -rf "+cache+"/tree-*")
+	files, err := filepath.Glob(cache + "/archives/bash-static_*.deb")
+	must(t, err)
+	must(t, os.WriteFile(files[0], other, 0o600))
+	fails(t, o, "is not the package that the archive has under this name (try: rm "+cache)
+}
+
+func TestACacheOfSomebodyElsesIsNotUsed(t *testing.T) {
+	need.Root(t)
+	_, o := newArchive(t)
+	must(t, Build(t.Context(), o))
+	must(t, os.Remove(o.Output))
+	b, err := newBuild(o)
+	must(t, err)
+	cache, err := b.cache()
+	must(t, err)
+	for _, spoil := range []string{"chown 65534 " + cache, "chown 0 " + cache + "; chmod 777 " + cache} {
+		run(t, spoil)
+		fails(t, o, "is somebody else's, or others may write to it (name another folder to keep downloads in: --cache)")
+	}
 }
 
 func TestAPackageThatThereIsNotIsNamed(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 )
 
 // reserved are the files that make an image one, and private.
-var reserved = []string{"ld.so", "MANIFEST", "packages.lock", "lib/libc.so.6", "bin/bash"}
+var reserved = []string{"ld.so", "MANIFEST", "packages.lock", "lib/libc.so.6", "lib/libnss_crashcart.so.2", "nsswitch.conf", "bin/bash", "bin/sh", "r", ".crashcartrc"}
 
 // addFiles lays the builder's own folder over the image. Nothing in it may lead
 // out of it, nor take the place of what keeps the image private.
@@ -40,10 +40,13 @@ func (b *build) addFiles(t *tree) error {
 		if d.IsDir() {
 			return nil
 		}
+		if dir, base := path.Split(name); dir == "sbin/" { // which is bin
+			name = "bin/" + base
+		}
 		if slices.Contains(reserved, name) {
 			return fmt.Errorf("--files: %s: the image has to have its own: leave it out", file)
 		}
-		if err := t.addFile(name); err != nil {
+		if err := t.addFile(name, t.own.below(file)); err != nil {
 			return fmt.Errorf("--files: %s: %w", file, err)
 		}
 		return nil
@@ -59,14 +62,17 @@ func cause(err error) error {
 	return err
 }
 
-func (t *tree) addFile(name string) error {
-	real, err := t.own.resolve("/" + name)
+func (t *tree) addFile(name, from string) error {
+	real, err := t.own.resolve(from)
 	if err != nil {
 		return errors.New("leads to nothing in the folder")
 	}
+	if st, err := os.Lstat(t.own.host(real)); err != nil || !st.Mode().IsRegular() {
+		return cmp.Or(cause(err), errors.New("is not a file"))
+	}
 	delete(t.owner, name)
-	if path.Dir(name) == "bin" || path.Dir(name) == "sbin" {
-		err := t.addProgram(t.own, "bin/"+path.Base(name), real)
+	if path.Dir(name) == "bin" {
+		err := t.addProgram(t.own, name, real)
 		if errors.Is(err, errNotELF) {
 			return fmt.Errorf("%w, nor a script that begins with #!", err)
 		}

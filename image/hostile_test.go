@@ -339,11 +339,77 @@ func program(t *testing.T, name string) string {
 	debianImage(t)
 	b, err := newBuild(Options{Output: "x"})
 	must(t, err)
-	s, err := b.source(t.Context())
+	s, done, err := b.source(t.Context())
+	defer func() {
+		if err == nil {
+			done()
+		}
+	}()
 	must(t, err)
 	real, err := s.program(name)
 	must(t, err)
 	data, err := os.ReadFile(s.host(real))
 	must(t, err)
 	return string(data)
+}
+
+// evilProgram leaves the mark, and needs nothing.
+const evilProgram = `
+void _start(void)
+{
+	long ret;
+	__asm__ volatile("syscall" : "=a"(ret) : "0"(2L), "D"("/mark"), "S"(0101L), "d"(0666L) : "rcx", "r11", "memory");
+	__asm__ volatile("syscall" : "=a"(ret) : "0"(60L), "D"(0L) : "rcx", "r11", "memory");
+}
+`
+
+// Programs run others: to mount, to unpack, to page, to reach another machine.
+func TestNoToolRunsAProgramOfTheContainerUnasked(t *testing.T) {
+	gcc := need.Tool(t, "gcc", "gcc")
+	src := filepath.Join(t.TempDir(), "evil")
+	must(t, os.WriteFile(src+".c", []byte(evilProgram), 0o600))
+	run(t, gcc+" -static -nostdlib -o "+src+" "+src+".c")
+	code, err := os.ReadFile(src)
+	must(t, err)
+	trixie, err := fromTrixie()
+	must(t, err)
+	full, err := fromFull()
+	must(t, err)
+	for from, img := range map[string]string{"debian": debianImage(t), "trixie": trixie, "full": full} {
+		b := newBox(t, img)
+		b.env = append(b.env, "PATH="+Root+"/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root")
+		for _, name := range []string{
+			"sbin/mount.tmpfs", "sbin/umount.tmpfs", "sbin/mount.nfs", "sbin/fs.d/mount.tmpfs", "usr/bin/lzip", "usr/bin/lzop", "usr/bin/compress", "usr/bin/uncompress", "usr/bin/lzma",
+			"usr/bin/lrzip", "usr/bin/brotli", "usr/bin/unzip", "usr/bin/rsh", "usr/sbin/rmt", "usr/bin/pr", "usr/bin/vi", "usr/bin/editor", "bin/bash", "bin/sh", "bin/ex", "usr/bin/less", "usr/bin/groff",
+			"usr/lib/sysstat/sadc", "usr/bin/pager", "usr/bin/more",
+		} {
+			b.write(t, name, string(code))
+		}
+		b.write(t, "etc/hosts", "127.0.0.1 host\n")
+		b.write(t, "tmp/lzip.tar", "LZIP\x01\x0c"+strings.Repeat("x", 600))
+		b.write(t, "tmp/lzop.tar", "\x89LZO\x00\x0d\x0a\x1a\x0a"+strings.Repeat("x", 600))
+		b.write(t, "tmp/z.tar", "\x1f\x9d\x90"+strings.Repeat("x", 600))
+		b.write(t, "tmp/a", "a\n")
+		b.write(t, "tmp/b", "b\n")
+		b.write(t, "root/.local/lib/python3.11/site-packages/usercustomize.py", "open('/mark', 'w')\n")
+		b.write(t, "work/json.py", "open('/mark', 'w')\n")
+		b.write(t, "usr/share/wireshark/init.lua", "io.open('/mark', 'w')\n")
+		b.write(t, "etc/postgresql-common/psqlrc", "\\! /bin/sh\n")
+		for _, script := range []string{
+			"mount -t tmpfs none /mnt", "mount -t tmpfs none /tmp && umount /tmp", "mount host:/x /mnt",
+			"tar tf /tmp/lzip.tar", "tar tf /tmp/lzop.tar", "tar tf /tmp/z.tar", "file -z /tmp/lzip.tar", "tar -cf host:x /tmp/a", "tar --lzip -tf /tmp/a",
+			"diff -l /tmp/a /tmp/b", "capsh -- -c id", "gdb -q -batch -ex 'edit main'", "gdb -q -batch -ex '!true'", "man ls",
+			"cd /work; [ -e /dev/crashcart/bin/python3 ] && python3 -c 'import json'", "cd /work; PYTHONPATH=/work gdb -q -batch -ex 'python import json'",
+			"[ -e /dev/crashcart/bin/tshark ] && tshark -v", "unset EDITOR; [ -e /dev/crashcart/bin/psql ] && psql -h 127.0.0.1 -p 1",
+		} {
+			os.Remove(b.root + "/mark")
+			out, _ := b.bash(t, "mkdir -p /mnt; "+script+" </dev/null")
+			if exists(b.root + "/mark") {
+				t.Errorf("%s: %s: a program of the container ran: %q", from, script, out)
+			}
+		}
+		if out, _ := b.bash(t, "/usr/bin/pr"); !exists(b.root + "/mark") {
+			t.Errorf("this test sees nothing: %s", out)
+		}
+	}
 }

@@ -107,10 +107,11 @@ func Build(ctx context.Context, o Options) error {
 	}
 	defer os.RemoveAll(work)
 
-	src, err := b.source(ctx)
+	src, done, err := b.source(ctx)
 	if err != nil {
 		return err
 	}
+	defer done()
 	t := newTree(filepath.Join(work, "root"), b.arch)
 	if err := b.fill(t, src); err != nil {
 		return err
@@ -188,11 +189,25 @@ func (b *build) logf(format string, args ...any) {
 	fmt.Fprintf(b.Log, format+"\n", args...)
 }
 
-func (b *build) source(ctx context.Context) (*source, error) {
+// source is where programs come from, until done is called: what is in the cache
+// may go when another build uses that.
+func (b *build) source(ctx context.Context) (s *source, done func() error, err error) {
 	if b.FromHost {
-		return hostSource(b.arch)
+		s, err = hostSource(b.arch)
+		return s, func() error { return nil }, err
 	}
-	return b.debianSource(ctx)
+	dir, err := b.cache()
+	if err != nil {
+		return nil, nil, fmt.Errorf("image: %w", err)
+	}
+	if done, err = b.alone(dir); err != nil {
+		return nil, nil, err
+	}
+	if s, err = b.debianSource(ctx, dir); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return s, done, nil
 }
 
 // publish puts the finished file where it belongs, on disk before it has its

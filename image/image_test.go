@@ -428,7 +428,9 @@ func TestAFolderOfOnesOwnIsLaidOverTheImage(t *testing.T) {
 	for _, c := range [][2]string{
 		{"cp bin/answer ld.so", "the image has to have its own"},
 		{"rm ld.so; ln -s /nowhere share/passwd", "leads to nothing in the folder"},
-		{"rm share/passwd; printf '#!/usr/bin/perl\n' >bin/ask", "a script of an interpreter that is not in the image"},
+		{"rm share/passwd; mkfifo bin/pipe", "bin/pipe: is not a file"},
+		{"rm bin/pipe; mkdir sbin; cp bin/answer sbin/bash", "the image has to have its own"},
+		{"rm -r sbin; printf '#!/usr/bin/perl\n' >bin/ask", "a script of an interpreter that is not in the image"},
 		{"rm -r " + dir, "no such file or directory"},
 	} {
 		run(t, "cd "+dir+"; "+c[0])

@@ -105,6 +105,19 @@ func paths(a arch) []edit {
 		blank("%s/.digrc"), blank("~/.jq"), whole("/.jq", "/"), blank("~/.ltrace.conf"), whole("/etc/ltrace.conf", Root+"/l"),
 		blank("/etc/gdb/gdbinit"), blank("/etc/gdb/gdbinit.d"), prefix("/usr/share/gdb", Root),
 
+		// Programs of the container's that ours would run: to mount, to page, to
+		// edit, to reach another machine for tar.
+		edit{old: "/sbin:/sbin/fs.dn/fs.d:/sbin/fs\x00", new: "/dev/crashcart/\x00hcart/" + strings.Repeat("\x00", 10)}, // the halves of one, as they are loaded
+		whole("/sbin:/sbin/fs.d:/sbin/fs", Root),
+		whole("/bin/bash", "/dev/sh"), blank("/bin/ex"), blank("/usr/bin/vi"), blank("/usr/bin/editor"),
+		blank("/usr/bin/pr"), blank("/usr/bin/rsh"), blank("/usr/sbin/rmt"), blank("/etc/hosts.allow"), blank("/etc/hosts.deny"),
+
+		// Settings, colours (escape sequences) and trust of the container's.
+		blank("/etc/terminal-colors.d"), blank("%s/terminal-colors.d"), blank("%s/.config/terminal-colors.d"),
+		blank("/etc/malloc.conf"), blank("/etc/bind/bind.keys"), blank("%s/.magic.mgc"), blank("%s/.magic"), blank("/etc/selinux/config"),
+		blank("/etc/postgresql-common"), prefix("/usr/share/wireshark", Root+"/ws"), blank("/etc/blkid.conf"),
+		whole("/tmp/.nstat.u%d", "/dev/.nstat.u%d"), // a session's /dev goes with it
+
 		// Lists of plugins: GSSAPI, Kerberos, PKCS#11, LDAP, SASL.
 		blank("/etc/gss/mech"), blank("/etc/gss/mech.d/*.conf"), blank("/etc/krb5.conf"),
 		blank("/etc/pkcs11/pkcs11.conf"), blank("/etc/pkcs11/modules"), blank("/usr/share/p11-kit/modules"),

@@ -29,7 +29,8 @@ func (b *build) unpack(ctx context.Context, dir string, debs []deb) (*extracted,
 	name := filepath.Join(dir, "tree-"+fmt.Sprintf("%x", sha256.Sum256(text(lines(debs))))[:16])
 	t := &extracted{root: name, owners: map[string]string{}}
 	if index, err := os.ReadFile(name + ".json"); err == nil && json.Unmarshal(index, &t.owners) == nil {
-		return t, nil
+		now := time.Now()
+		return t, os.Chtimes(name+".json", now, now) // the last used goes last
 	}
 	b.logf("unpacking %d packages", len(debs))
 	prune(dir, kept-1)

@@ -68,10 +68,27 @@ func openFile(path string) (*loop.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := trusted(path, file.Info()); err != nil {
+	if err := errors.Join(trusted(path, file.Info()), unwritten(file)); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
+}
+
+// unwritten fails if somebody has the file open to write to it, who opened it
+// when that was still theirs: a lease for reading is not given then
+// (fcntl_locking(2), F_SETLEASE). Where the file system has no leases, nobody
+// can tell.
+func unwritten(file *loop.File) error {
+	fd := file.Raw().Fd()
+	_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
+	if errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("tools image: %s: somebody has it open and may write to it: put a copy in its place: install -m 644 %s NEW && mv NEW %s", file.Path(), file.Path(), file.Path())
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK)
+		return err
+	}
+	return nil
 }
 
 // attachTools takes the file over. Nothing is attached that has another digest

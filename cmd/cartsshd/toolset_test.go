@@ -212,3 +212,31 @@ func TestWhoRunsOneCommandOpensNoMoreThanTheFirstThatFits(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Who opened the file while it was theirs may write to it for ever.
+func TestAnImageThatSomebodyHasOpenToWriteIsRefused(t *testing.T) {
+	need.Root(t)
+	path := smallImage(t, "erofs")
+	copied := filepath.Join(t.TempDir(), "tools.img")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(copied, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := os.OpenFile(copied, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = openTools(config.Image{Path: copied})
+	if err == nil || !strings.Contains(err.Error(), "somebody has it open and may write to it") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("open: %v", err)
+	}
+	writer.Close()
+	tools, err := openTools(config.Image{Path: copied})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools.Close()
+}

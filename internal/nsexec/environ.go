@@ -21,6 +21,8 @@ func Environ() []string {
 		"TERMINFO_DIRS=" + Tools + "/share/terminfo",
 		"SSL_CERT_FILE=" + Tools + "/share/ca-certificates.crt",
 		"INPUTRC=" + Tools + "/inputrc",
+		"EDITOR=vi", // or more(1) and less(1) would run one of the container's
+		"PAGER=less",
 		"HISTFILE=",      // nothing is left in the container,
 		"LESSHISTFILE=-", // not even a history
 	}

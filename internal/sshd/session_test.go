@@ -303,7 +303,7 @@ func TestTheEnvironmentIsOursButForLanguageAndTerminal(t *testing.T) {
 			if value != "value" {
 				t.Error(line)
 			}
-		case "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERMINFO_DIRS", "SSL_CERT_FILE", "HISTFILE", "LESSHISTFILE", "INPUTRC",
+		case "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERMINFO_DIRS", "SSL_CERT_FILE", "HISTFILE", "LESSHISTFILE", "INPUTRC", "EDITOR", "PAGER",
 			"CARTSSHD_PERSON", "CARTSSHD_TARGET", "CARTSSHD_SESSION", "_", "SHLVL", "PWD":
 		default:
 			t.Error("came in:", line)
