@@ -74,7 +74,7 @@ func (t *tree) addFile(name, from string) error {
 	if path.Dir(name) == "bin" {
 		err := t.addProgram(t.own, name, real)
 		if errors.Is(err, errNotELF) {
-			return fmt.Errorf("%w, nor a script that begins with #!", err)
+			return fmt.Errorf("%w, nor a script with a line of #! first", err)
 		}
 		return err
 	}
