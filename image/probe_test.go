@@ -101,7 +101,7 @@ func probes(s servers) []probe {
 		{tool: "hexdump, column", script: `printf AB | hexdump -C | head -n 1; printf 'a bb\nccc d\n' | column -t`, want: "41 42"},
 		{tool: "iconv", script: `printf 'ä' | iconv -f UTF-8 -t UTF-16LE | od -An -tx1`, want: "e4 00"},
 		{tool: "man", script: `man tcpdump | grep -c 'dump traffic on a network'; man 7 pcap-filter | grep -q primitives && echo 7; man -k cap-filt; man nosuchtool 2>/dev/null || echo none`, want: "1\n7\npcap-filter(7)\nnone\n"},
-		{tool: "man, in a pager", script: `man less`, await: "LESS(1)", keys: "/Options can also be\nq", want: "opposite of more"},
+		{tool: "man, in a pager", script: `man less`, await: "LESS(1)", keys: "q", want: "SYNOPSIS"},
 		{tool: "terminals", script: `for t in xterm-256color xterm-kitty foot xterm-ghostty wezterm alacritty tmux-256color screen; do tput -T $t cols || echo no $t; done | sort -u`, want: "80\n"},
 		{tool: "script", script: `script -qc 'tty' /dev/null`, want: "/dev/pts/"},
 		{tool: "flock, timeout, watch", script: `flock /tmp/lock timeout 5 watch -t -n 1 -g true; echo $?`, keys: "\x03", want: ""},
