@@ -81,7 +81,7 @@ func TestToolsOfFullWork(t *testing.T) {
 		{tool: "python3", script: `python3 -c 'import ssl, json, sqlite3, ctypes, bz2, lzma, zlib, curses, readline, asyncio, decimal; print(sum(range(10)))'`, want: "45\n"},
 		{tool: "python3, https", script: `python3 -c 'import urllib.request as u; print(u.urlopen("` + with.https + `").read())'`, want: "hello"},
 		{tool: "gdb, Python", script: `gdb -q -batch -ex 'python print(6*7)'`, want: "42\n"},
-		{tool: "tmux", script: `tmux new-session -d 'echo in tmux >/tmp/t; tmux wait-for -S done' \; wait-for done; cat /tmp/t`, want: "in tmux\n"},
+		{tool: "tmux", script: `tmux new-session -d 'echo in tmux >/tmp/t; tmux wait-for -S done' \; wait-for done; cat /tmp/t; tmux kill-server 2>/dev/null; true`, want: "in tmux\n"},
 		{tool: "nmap", script: `nmap -sT -n -Pn -sV --version-light -p ` + portOf(with.http) + ` 127.0.0.1`, want: "open"},
 		{tool: "ncat", script: `printf 'GET / HTTP/1.0\r\n\r\n' | ncat 127.0.0.1 ` + portOf(with.http), want: "hello"},
 		{tool: "iperf3", script: `coproc iperf3 -s -1 -p 5299 --forceflush 2>&1; exec 5<&${COPROC[0]}; while read -r -u 5 line && [[ $line != *listening* ]]; do :; done; iperf3 -c 127.0.0.1 -p 5299 -n 1M`, want: "iperf Done.", alone: true},
