@@ -71,7 +71,7 @@ func (a *apt) named(ctx context.Context, uris []byte) ([]deb, error) {
 		if err != nil {
 			return nil, err
 		}
-		if sum, ok := strings.CutPrefix(words[len(words)-1], "SHA256:"); !ok || sum != d.sha256 {
+		if sum, ok := strings.CutPrefix(words[len(words)-1], "SHA256:"); !ok || sum != d.SHA256 {
 			return nil, fmt.Errorf("%s: is not the package that the archive has under this name (try: rm %s)", filepath.Base(d.file), d.file)
 		}
 		debs = append(debs, d)

@@ -117,14 +117,11 @@ func (t *tree) copyFile(s *source, from, to string) error {
 	if err != nil {
 		return err
 	}
-	o, err := parseObject(content, t.arch)
-	if err != nil {
-		t.owner[to] = s.owners[real]
-		return t.write(to, content, 0o644)
-	}
-	t.need(o, path.Dir(real), to)
-	if err := o.relocate(t.arch); err != nil {
-		return fmt.Errorf("%s: %w", from, err)
+	if o, err := parseObject(content, t.arch); err == nil {
+		t.need(o, path.Dir(real), to)
+		if err := o.relocate(t.arch); err != nil {
+			return fmt.Errorf("%s: %w", from, err)
+		}
 	}
 	t.owner[to] = s.owners[real]
 	return t.write(to, content, 0o644)
@@ -430,7 +427,7 @@ func (t *tree) addOwn(s *source) error {
 		t.addStubs(),
 		t.addNameService(),
 		t.write("openssl.cnf", []byte("# OpenSSL's own defaults.\n"), 0o644),
-		t.write("packages.lock", text(s.lock), 0o644),
+		t.write(lockName, text(s.lock), 0o644),
 		t.link("sbin", "bin"),
 		t.link("profile/bin", "../bin"), // as crashcart had it
 		t.link("r", ".crashcartrc"),

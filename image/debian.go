@@ -115,11 +115,11 @@ func (b *build) debs(ctx context.Context, a *apt) ([]deb, error) {
 
 // A deb is a package file, and a line of packages.lock.
 type deb struct {
-	file                  string
-	name, version, sha256 string
+	file string
+	Package
 }
 
-func (d deb) String() string { return d.name + " " + d.version + " " + d.sha256 }
+func (d deb) String() string { return d.Name + " " + d.Version + " " + d.SHA256 }
 
 // describe asks a package file what it is.
 func describe(ctx context.Context, file string) (deb, error) {
@@ -128,7 +128,7 @@ func describe(ctx context.Context, file string) (deb, error) {
 		return deb{}, fmt.Errorf("%s: is not a whole package (try: rm %s)", filepath.Base(file), file)
 	}
 	d := deb{file: file}
-	d.name, d.version, _ = strings.Cut(string(out), " ")
-	d.sha256, err = sumOf(file)
+	d.Name, d.Version, _ = strings.Cut(string(out), " ")
+	d.SHA256, err = sumOf(file)
 	return d, err
 }

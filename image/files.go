@@ -13,7 +13,7 @@ import (
 )
 
 // reserved are the files that make an image one, and private.
-var reserved = []string{"ld.so", "MANIFEST", "packages.lock", "lib/libc.so.6", "lib/libnss_crashcart.so.2", "nsswitch.conf", "bin/bash", "bin/sh", "r", ".crashcartrc"}
+var reserved = []string{"ld.so", manifestName, lockName, "lib/libc.so.6", "lib/libnss_crashcart.so.2", "nsswitch.conf", "bin/bash", "bin/sh", "r", ".crashcartrc"}
 
 // addFiles lays the builder's own folder over the image. Nothing in it may lead
 // out of it, nor take the place of what keeps the image private.
@@ -26,12 +26,12 @@ func (b *build) addFiles(t *tree) error {
 		return err
 	}
 	if st, err := os.Stat(root); err != nil || !st.IsDir() {
-		return fmt.Errorf("--files: %s: %w", root, cmp.Or(cause(err), errors.New("is not a folder")))
+		return fmt.Errorf("--files: %s: %w", root, cmp.Or(bare(err), errors.New("is not a folder")))
 	}
 	if _, err := os.Stat(filepath.Join(root, "bin")); err != nil {
 		b.logf("--files: %s has no folder bin: no command is added", root)
 	}
-	t.own = &source{root: root, bins: []string{"/bin"}, libs: []string{"/lib", "/lib"}}
+	t.own = &source{root: root, bins: []string{"/bin"}, libs: []string{"/lib"}}
 	return filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return fmt.Errorf("--files: %w", err)
@@ -53,22 +53,13 @@ func (b *build) addFiles(t *tree) error {
 	})
 }
 
-// cause is what happened, without the path that is told already.
-func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	return err
-}
-
 func (t *tree) addFile(name, from string) error {
 	real, err := t.own.resolve(from)
 	if err != nil {
 		return errors.New("leads to nothing in the folder")
 	}
 	if st, err := os.Lstat(t.own.host(real)); err != nil || !st.Mode().IsRegular() {
-		return cmp.Or(cause(err), errors.New("is not a file"))
+		return cmp.Or(bare(err), errors.New("is not a file"))
 	}
 	delete(t.owner, name)
 	if path.Dir(name) == "bin" {

@@ -180,7 +180,7 @@ func (b *build) workplace() (string, error) {
 	}
 	work, err := os.MkdirTemp(filepath.Dir(b.Output), ".tools-image-")
 	if err != nil {
-		return "", fmt.Errorf("image: --output %s: cannot write to that folder: %w", b.Output, cmp.Or(errors.Unwrap(err), err))
+		return "", fmt.Errorf("image: --output %s: cannot write to that folder: %w", b.Output, bare(err))
 	}
 	return work, nil
 }

@@ -24,15 +24,13 @@ func readLock(file string, a arch) ([]deb, error) {
 		if arch, ok := strings.CutPrefix(line, archLine); ok && arch != a.debian {
 			return nil, fmt.Errorf("%s: is for %s, not for %s (try: --arch %s)", file, arch, a.debian, arch)
 		}
-		line, _, _ = strings.Cut(line, "#")
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			continue
-		}
-		if len(words) != 3 || len(words[2]) != 2*sha256.Size || words[0][0] == '-' {
+		p, ok := parseLocked(line)
+		if !ok || strings.HasPrefix(p.Name, "-") {
 			return nil, fmt.Errorf("%s:%d: not of the form \"package version sha256\"", file, i+1)
 		}
-		locked = append(locked, deb{name: words[0], version: words[1], sha256: words[2]})
+		if p != (Package{}) {
+			locked = append(locked, deb{Package: p})
+		}
 	}
 	if locked == nil {
 		return nil, fmt.Errorf("%s: names no package: an image of this machine's programs has no lock", file)
@@ -47,7 +45,7 @@ func (a *apt) fetchLocked(ctx context.Context, locked []deb) ([]deb, error) {
 	var missing []string
 	for _, d := range locked {
 		if a.cached(d) == "" {
-			missing = append(missing, d.name+"="+d.version)
+			missing = append(missing, d.Name+"="+d.Version)
 		}
 	}
 	if missing != nil {
@@ -61,7 +59,7 @@ func (a *apt) fetchLocked(ctx context.Context, locked []deb) ([]deb, error) {
 	debs := make([]deb, len(locked))
 	for i, d := range locked {
 		if d.file = a.cached(d); d.file == "" {
-			return nil, fmt.Errorf("%s %s: what the archive has under this name has another sha256", d.name, d.version)
+			return nil, fmt.Errorf("%s %s: what the archive has under this name has another sha256", d.Name, d.Version)
 		}
 		debs[i] = d
 	}
@@ -71,8 +69,8 @@ func (a *apt) fetchLocked(ctx context.Context, locked []deb) ([]deb, error) {
 // cached is the file of the cache that is this package, or "".
 func (a *apt) cached(d deb) string {
 	for _, arch := range []string{a.arch.debian, "all"} {
-		file := a.path("archives", fmt.Sprintf("%s_%s_%s.deb", d.name, strings.ReplaceAll(d.version, ":", "%3a"), arch))
-		if sum, err := sumOf(file); err == nil && sum == d.sha256 {
+		file := a.path("archives", fmt.Sprintf("%s_%s_%s.deb", d.Name, strings.ReplaceAll(d.Version, ":", "%3a"), arch))
+		if sum, err := sumOf(file); err == nil && sum == d.SHA256 {
 			return file
 		}
 	}

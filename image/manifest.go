@@ -260,19 +260,33 @@ func ParseLock(text []byte) ([]Package, error) {
 	var list []Package
 	seen := map[string]bool{}
 	for i, line := range strings.Split(string(text), "\n") {
-		line, _, _ = strings.Cut(line, "#")
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			continue
-		}
-		if len(words) != 3 || !word(words[0]) || !word(words[1]) || !isSHA256(words[2]) {
+		p, ok := parseLocked(line)
+		if !ok {
+			line, _, _ = strings.Cut(line, "#")
 			return nil, fmt.Errorf("%s:%d: %q: not of the form \"package version sha256\"", lockName, i+1, shortened(line))
 		}
-		if seen[words[0]] {
-			return nil, fmt.Errorf("%s:%d: %s: named twice", lockName, i+1, words[0])
+		if p == (Package{}) {
+			continue
 		}
-		seen[words[0]] = true
-		list = append(list, Package{words[0], words[1], words[2]})
+		if seen[p.Name] {
+			return nil, fmt.Errorf("%s:%d: %s: named twice", lockName, i+1, p.Name)
+		}
+		seen[p.Name] = true
+		list = append(list, p)
 	}
 	return list, nil
+}
+
+// parseLocked reads a line of packages.lock. One that says nothing is no
+// package.
+func parseLocked(line string) (p Package, ok bool) {
+	line, _, _ = strings.Cut(line, "#")
+	words := strings.Fields(line)
+	if len(words) == 0 {
+		return Package{}, true
+	}
+	if len(words) != 3 || !word(words[0]) || !word(words[1]) || !isSHA256(words[2]) {
+		return Package{}, false
+	}
+	return Package{words[0], words[1], words[2]}, true
 }

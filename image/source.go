@@ -88,7 +88,8 @@ func (s *source) library(soname string, runpath []string) (string, error) {
 	// Alternatives (libblas.so.3) lie in folders of their own until a postinst
 	// has chosen one.
 	for _, file := range slices.Sorted(maps.Keys(s.owners)) {
-		if path.Base(file) == soname && strings.HasPrefix(file, s.libs[1]+"/") {
+		below := func(dir string) bool { return strings.HasPrefix(file, dir+"/") }
+		if path.Base(file) == soname && slices.ContainsFunc(s.libs, below) {
 			return s.resolve(file)
 		}
 	}

@@ -66,7 +66,7 @@ func (t *extracted) add(ctx context.Context, d deb, dir string) error {
 	}
 	for _, name := range strings.Split(string(names), "\n") {
 		if name, ok := strings.CutPrefix(name, "."); ok && !strings.HasSuffix(name, "/") {
-			t.owners[name] = d.name
+			t.owners[name] = d.Name
 		}
 	}
 	return nil
