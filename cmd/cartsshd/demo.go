@@ -182,6 +182,9 @@ func (r demoRuntime) Find(_ context.Context, id string) ([]router.Found, error) 
 	return []router.Found{{ID: "web-1", Name: "web-1", Image: "none", PID: r.container.Process.Pid}}, nil
 }
 
+// List lists it.
+func (r demoRuntime) List(ctx context.Context) ([]router.Found, error) { return r.Find(ctx, "web-1") }
+
 // Verify has nothing to ask: the process is our child, and not waited for.
 func (demoRuntime) Verify(router.Found) error { return nil }
 

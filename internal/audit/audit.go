@@ -63,7 +63,10 @@ type Target struct {
 	ID      string `json:"id"`
 	Name    string `json:"name,omitempty"`
 	Image   string `json:"image,omitempty"`
+	Digest  string `json:"digest,omitempty"` // of the image
+	Source  string `json:"source,omitempty"` // where the runtime's answer is from: a file, or a socket
 	PID     int    `json:"pid"`
+	Started uint64 `json:"started,omitempty"` // start time of pid, in clock ticks since boot
 }
 
 // PTY is the terminal a session has.

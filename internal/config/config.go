@@ -40,38 +40,6 @@ type Record struct {
 	Dir string `yaml:"dir"`
 }
 
-// Runtimes are where containers are looked for. One that is nil is off.
-type Runtimes struct {
-	Docker *Docker `yaml:"docker"`
-	PID    *PID    `yaml:"pid"`
-}
-
-// Docker is a Docker engine.
-type Docker struct {
-	Socket string   `yaml:"socket"`
-	Root   DataRoot `yaml:"root"`
-}
-
-// DataRoot is the path of a Docker engine's data root; empty if the engine is
-// to be asked for it, for which the file says auto.
-type DataRoot string
-
-// UnmarshalText implements [encoding.TextUnmarshaler].
-func (r *DataRoot) UnmarshalText(text []byte) error {
-	switch string(text) {
-	case "":
-		return errors.New("wants a path, or auto")
-	case "auto":
-		*r = ""
-	default:
-		*r = DataRoot(text)
-	}
-	return nil
-}
-
-// PID is the host's process table.
-type PID struct{}
-
 // Limits are what one client may cost.
 type Limits struct {
 	LoginGrace            time.Duration `yaml:"login_grace"`
@@ -98,18 +66,15 @@ func defaults() *Config {
 // Default is the configuration of an empty file: nobody may enter by it.
 func Default() *Config {
 	c := defaults()
-	c.turnOn()
+	c.Runtimes.turnOn()
 	return c
 }
 
-const (
-	dockerSocket = "/run/docker.sock"
-	toolsImage   = "/var/lib/cartsshd/tools.img"
-)
+const toolsImage = "/var/lib/cartsshd/tools.img"
 
 // known is what rules may name.
 func (c *Config) known() authz.Known {
-	known := authz.Known{Profiles: []string{"general"}, Runtimes: []string{"docker", "pid"}}
+	known := authz.Known{Profiles: []string{"general"}, Runtimes: runtimeNames}
 	for _, image := range c.Image {
 		if image.Name != "" && !slices.Contains(known.Images, string(image.Name)) {
 			known.Images = append(known.Images, string(image.Name))
@@ -181,19 +146,9 @@ func parse(name, dir string, data []byte) (*Config, error) {
 		return nil, strictyaml.Problems{top.Problemf("without people and rules nobody may enter: write people: {} and rules: [] if that is meant")}
 	}
 	c.Policy = policy
-	c.turnOn()
+	c.Runtimes.turnOn()
 	c.anchor(dir)
 	return c, nil
-}
-
-func (c *Config) turnOn() {
-	r := &c.Runtimes
-	if r.Docker == nil && r.PID == nil {
-		r.Docker, r.PID = &Docker{}, &PID{}
-	}
-	if r.Docker != nil && r.Docker.Socket == "" {
-		r.Docker.Socket = dockerSocket
-	}
 }
 
 // anchor makes relative paths relative to the file that says them.
@@ -202,12 +157,7 @@ func (c *Config) anchor(dir string) {
 	for i := range c.Image {
 		paths = append(paths, &c.Image[i].Path)
 	}
-	if d := c.Runtimes.Docker; d != nil {
-		paths = append(paths, &d.Socket)
-		if d.Root != "" {
-			paths = append(paths, (*string)(&d.Root))
-		}
-	}
+	paths = append(paths, c.Runtimes.paths()...)
 	for _, p := range paths {
 		if !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)

@@ -122,6 +122,16 @@ func (d *Docker) Offline(ctx context.Context) error {
 	return err
 }
 
+// List reads the disk, or asks the engine where the disk does not tell.
+func (d *Docker) List(ctx context.Context) ([]Found, error) {
+	if state := cmp.Or(d.state.Load(), d.fallback); state != nil {
+		if found, err := state.list(ctx); err == nil {
+			return found, nil
+		}
+	}
+	return d.listed(ctx, map[string][]string{}, maxStateDirs)
+}
+
 // learn takes note of where the engine keeps its state. Many may say so at
 // once: all go on with the state, and the cache, of the first.
 func (d *Docker) learn(root string) error {
@@ -170,16 +180,22 @@ func (d *Docker) askQuickly(ctx context.Context, id string) ([]Found, error) {
 
 // findPrefix returns the running containers whose IDs begin so.
 func (d *Docker) findPrefix(ctx context.Context, prefix string) ([]Found, error) {
-	filters, err := json.Marshal(map[string][]string{"id": {"^" + prefix}})
+	return d.listed(ctx, map[string][]string{"id": {"^" + prefix}}, maxAmbiguous)
+}
+
+// listed returns the running containers that pass these filters, and of them no
+// more than limit.
+func (d *Docker) listed(ctx context.Context, filters map[string][]string, limit int) ([]Found, error) {
+	query, err := json.Marshal(filters)
 	if err != nil {
 		return nil, err
 	}
 	var list []struct{ Id string }
-	if err := d.get(ctx, "/containers/json?filters="+url.QueryEscape(string(filters)), &list); err != nil {
+	if err := d.get(ctx, "/containers/json?filters="+url.QueryEscape(string(query)), &list); err != nil {
 		return nil, err
 	}
 	var found []Found
-	for _, c := range list[:min(len(list), maxAmbiguous)] {
+	for _, c := range list[:min(len(list), limit)] {
 		f, err := d.inspect(ctx, c.Id)
 		if errors.Is(err, errNoContainer) {
 			continue // removed in the meantime
@@ -197,6 +213,7 @@ func (d *Docker) findPrefix(ctx context.Context, prefix string) ([]Found, error)
 // on disk has the same fields.
 type inspection struct {
 	Id, Name string
+	Image    string // its digest
 	State    struct {
 		Running, Paused, Restarting bool
 		Pid                         int
@@ -226,6 +243,7 @@ func (d *Docker) inspect(ctx context.Context, id string) (Found, error) {
 		return Found{}, err
 	}
 	f, err := in.found()
+	f.Source = d.socket
 	if root := in.root(); err == nil && root != "" {
 		_ = d.learn(root) // or not, and it is asked again
 	}
@@ -235,7 +253,7 @@ func (d *Docker) inspect(ctx context.Context, id string) (Found, error) {
 // found checks that it makes sense.
 func (in *inspection) found() (Found, error) {
 	f := Found{
-		ID: in.Id, Name: strings.TrimPrefix(in.Name, "/"), Image: in.Config.Image, Labels: in.Config.Labels,
+		ID: in.Id, Name: strings.TrimPrefix(in.Name, "/"), Image: in.Config.Image, Digest: in.Image, Labels: in.Config.Labels,
 		PID: in.State.Pid, Closed: in.closed(),
 	}
 	if !isContainerID(f.ID) || !plain(f.Name) || f.PID < 0 || f.PID > maxPID {

@@ -47,6 +47,16 @@ func newDockerState(root string) *dockerState {
 // It does not outlast its context, even where the disk hangs: that may be why
 // the engine does.
 func (s *dockerState) find(ctx context.Context, id string) ([]Found, error) {
+	return s.patiently(ctx, func() ([]Found, error) { return s.look(id) })
+}
+
+// list returns all containers that run.
+func (s *dockerState) list(ctx context.Context) ([]Found, error) {
+	return s.patiently(ctx, s.running)
+}
+
+// patiently has the disk asked, and gives up on it in time.
+func (s *dockerState) patiently(ctx context.Context, ask func() ([]Found, error)) ([]Found, error) {
 	ctx, cancel := context.WithTimeout(ctx, statePatience)
 	defer cancel()
 	select {
@@ -66,7 +76,7 @@ func (s *dockerState) find(ctx context.Context, id string) ([]Found, error) {
 	// disk cannot be called back. It keeps its slot.
 	go func() {
 		defer func() { <-s.slots }()
-		found, err := s.look(id)
+		found, err := s.guarded(ask)
 		answers <- answer{found, err}
 	}()
 	select {
@@ -77,13 +87,37 @@ func (s *dockerState) find(ctx context.Context, id string) ([]Found, error) {
 	}
 }
 
-func (s *dockerState) look(id string) (found []Found, err error) {
-	// A panic in a goroutine would end every session of the daemon.
+// guarded is ask, but for a panic, which in a goroutine would end every session
+// of the daemon.
+func (s *dockerState) guarded(ask func() ([]Found, error)) (found []Found, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			found, err = nil, fmt.Errorf("%s: panic: %v", s.dir, p)
 		}
 	}()
+	return ask()
+}
+
+func (s *dockerState) running() (found []Found, err error) {
+	dir, version, err := openStateDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	files, err := s.readAll(dir, version)
+	var unread []error
+	for _, f := range files {
+		switch {
+		case f.err != nil:
+			unread = append(unread, f.err)
+		case f.found.PID != 0:
+			found = append(found, f.copy())
+		}
+	}
+	return found, errors.Join(err, summary(unread))
+}
+
+func (s *dockerState) look(id string) ([]Found, error) {
 	dir, version, err := openStateDir(s.dir)
 	if err != nil {
 		return nil, err

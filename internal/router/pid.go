@@ -36,6 +36,9 @@ func (PID) Find(_ context.Context, id string) ([]Found, error) {
 	return []Found{{ID: id, PID: pid, Closed: closed}}, nil
 }
 
+// List lists none: a process is entered by who knows its number.
+func (PID) List(context.Context) ([]Found, error) { return nil, nil }
+
 // Verify looks at the process once more, now that it is held.
 func (PID) Verify(f Found) error {
 	closed, err := closedProcess(f.PID)

@@ -29,12 +29,15 @@ func (r Ref) String() string {
 // Found is what one runtime says of one of its containers. Nothing in it has
 // been checked against the kernel.
 type Found struct {
-	ID     string // full
-	Name   string
+	ID     string   // full
+	Name   string   // exact, as a login has it
+	Names  []string // further exact names: of a pod, for each of its containers
 	Image  string
+	Digest string // of the image, "sha256:…", where the runtime tells
 	Labels map[string]string
 	PID    int    // the container's init, in the host's PID namespace; 0 if it has none
 	Closed string // why it cannot be entered now: "is paused"; empty if it can
+	Source string // where the answer is from: the path of a file, or of a socket
 }
 
 // Runtime is a source of containers: one file each.
@@ -46,6 +49,9 @@ type Runtime interface {
 	// an error means that the runtime could not be asked, or not for all: what
 	// it did find is matched nevertheless.
 	Find(ctx context.Context, id string) ([]Found, error)
+
+	// List returns every container that runs. The error is as Find's.
+	List(ctx context.Context) ([]Found, error)
 
 	// Verify asks the kernel, and not the runtime, whether f.PID is a process
 	// of the container f. It is called while that process is held, so that

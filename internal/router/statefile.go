@@ -68,6 +68,7 @@ func readStateFile(dir *os.File, id string) *stateFile {
 	}
 	if f.err == nil {
 		f.found, f.err = parseState(id, text)
+		f.found.Source = dir.Name() + "/" + f.path
 	}
 	if f.err != nil {
 		f.err = fmt.Errorf("%s/%s: %w", dir.Name(), f.path, f.err)

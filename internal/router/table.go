@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -117,7 +118,7 @@ func (m Match) grade(id string) grade {
 	switch {
 	case m.Runtime == pidRuntime:
 		return byPID
-	case m.Name == id || m.ID == id:
+	case m.Name == id || m.ID == id || slices.Contains(m.Names, id):
 		return byFullName
 	case len(id) >= minPrefix && strings.HasPrefix(m.ID, id):
 		return byPrefix

@@ -21,6 +21,7 @@ type book struct {
 
 func (b book) Name() string                                  { return b.name }
 func (b book) Find(context.Context, string) ([]Found, error) { return b.found, b.err }
+func (b book) List(context.Context) ([]Found, error)         { return b.found, b.err }
 func (b book) Verify(Found) error                            { return b.lies }
 
 // hung is a runtime that never answers.

@@ -12,12 +12,14 @@ import (
 // Target is a running container, looked up, checked and pinned. The caller
 // closes it.
 type Target struct {
-	Runtime, ID, Name, Image string
-	Labels                   map[string]string
-	PID                      int
-	Started                  uint64   // start time of PID, in clock ticks since boot: field 22 of proc_pid_stat(5)
-	Process                  *os.File // pidfd of PID: a recycled PID cannot be entered. In Go's poller: never call its Fd method
-	Warnings                 []error  // runtimes that could not be asked, and might know another of that name
+	Runtime, ID, Name string
+	Image, Digest     string
+	Labels            map[string]string
+	Source            string // where the runtime's answer is from: the path of a file, or of a socket
+	PID               int
+	Started           uint64   // start time of PID, in clock ticks since boot: field 22 of proc_pid_stat(5)
+	Process           *os.File // pidfd of PID: a recycled PID cannot be entered. In Go's poller: never call its Fd method
+	Warnings          []error  // runtimes that could not be asked, and might know another of that name
 }
 
 // Wait returns nil when the container's init has ended, and an error when the
@@ -81,7 +83,8 @@ func (t *Table) hold(m Match) (process *os.File, started uint64, err error) {
 
 func newTarget(m Match, process *os.File, started uint64) *Target {
 	return &Target{
-		Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Labels: m.Labels,
+		Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Digest: m.Digest,
+		Labels: m.Labels, Source: m.Source,
 		PID: m.PID, Started: started, Process: process,
 	}
 }

@@ -61,6 +61,13 @@ type named map[string]int
 
 func (named) Name() string              { return "docker" }
 func (named) Verify(router.Found) error { return nil }
+func (n named) List(ctx context.Context) (list []router.Found, _ error) {
+	for id := range n {
+		found, _ := n.Find(ctx, id)
+		list = append(list, found...)
+	}
+	return list, nil
+}
 func (n named) Find(_ context.Context, id string) ([]router.Found, error) {
 	pid, ok := n[id]
 	if !ok {

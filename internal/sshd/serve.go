@@ -165,7 +165,10 @@ func recorded(t *router.Target) *audit.Target {
 	if t == nil {
 		return nil
 	}
-	return &audit.Target{Runtime: t.Runtime, ID: t.ID, Name: t.Name, Image: t.Image, PID: t.PID}
+	return &audit.Target{
+		Runtime: t.Runtime, ID: t.ID, Name: t.Name, Image: t.Image, Digest: t.Digest, Source: t.Source,
+		PID: t.PID, Started: t.Started,
+	}
 }
 
 // label is what a person calls a container.

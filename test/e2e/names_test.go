@@ -22,8 +22,13 @@ func TestEveryNameOfAContainerLeadsIntoIt(t *testing.T) {
 	} {
 		h.run(t, "alice", login, "hostname").is(t, result{stdout: "inside-web-1\n"})
 		r := h.last(t, audit.SessionOpen)
+		got := *r.Target
+		if !strings.HasPrefix(got.Digest, "sha256:") || got.Source != d.Root+"/containers/"+c.ID+"/config.v2.json" || got.Started == 0 {
+			t.Errorf("%s: recorded with digest %q, source %q, started %d", login, got.Digest, got.Source, got.Started)
+		}
+		got.Digest, got.Source, got.Started = "", "", 0
 		want := audit.Target{Runtime: "docker", ID: c.ID, Name: "web-1", Image: rig.Busybox, PID: c.PID}
-		if r.Login != login || *r.Target != want {
+		if r.Login != login || got != want {
 			t.Errorf("%s: recorded as %s to %+v, want %+v", login, r.Login, *r.Target, want)
 		}
 	}
