@@ -78,6 +78,21 @@ func (g *cgroup) filterDevices() error {
 	return attachDeviceFilter(rawFD(dir))
 }
 
+// give lets the session's init fork into the cgroup below its own: the kernel
+// asks whether it could move a process there (CLONE_INTO_CGROUP of clone(2)), and
+// it is the session's user by then. In a user namespace it is not yet.
+func (g *cgroup) give(r room) error {
+	if r.user.UID == 0 || r.hasUserns() {
+		return nil
+	}
+	for _, dir := range []*os.File{g.dir, g.run} {
+		if err := unix.Fchownat(rawFD(dir), "cgroup.procs", r.user.UID, -1, 0); err != nil {
+			return &JoinError{Step: "chown cgroup.procs", Err: err}
+		}
+	}
+	return nil
+}
+
 func openDir(at int, name string) (*os.File, error) {
 	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -2,6 +2,7 @@ package nsexec
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"path"
 	"strconv"
@@ -21,6 +22,8 @@ const (
 	fdCgroup            // the session's cgroup, where it is born: CGROUP in helper.c
 	fdRun               // the one below, where all the rest is
 	fdKill              // cgroup.kill of that
+	fdProc              // detached mount of a /proc, where there is an LSM
+	fdTop               // detached mount of a root, where the container's has no /dev
 )
 
 const sigSetmask = 2 // SIG_SETMASK, on amd64 and arm64
@@ -28,13 +31,26 @@ const sigSetmask = 2 // SIG_SETMASK, on amd64 and arm64
 // A room is what must be known of a container to enter it.
 type room struct {
 	namespaces int      // CLONE_NEW* flags of those that are not our own
-	caps       uint64   // capability bounding set of its init
+	caps       uint64   // capability bounding set of its init; then, of the session
+	user       User     // of the session
+	init       insider  // its init
+	uids, gids idMap    // of its user namespace
 	limits     []limit  // resource limits of its init, where ours differ
-	rootUID    int      // the host's number for its root
-	rootGID    int      //
+	filters    []filter // its seccomp filters
+	filtersErr error    // why they could not be read
+	unconfined bool     // no seccomp filter at all
+	label      lsmLabel // of the host's LSM
+	top        []entry  // of its root directory, if it has no /dev to mount on
+	ourCaps    uint64   // our own bounding set
 	ignored    []int    // signals that we ignore, and that it must not
 	oomAdjust  bool     // our own oom_score_adj is not 0
 	search     []string // where a bare name is looked for
+}
+
+// insider is who the container's init is, in the numbers of the container.
+type insider struct {
+	user User
+	caps uint64 // permitted
 }
 
 type limit struct{ resource, cur, max uint64 }
@@ -102,7 +118,8 @@ func (c *Cmd) entry(r room) *plan {
 	p := &plan{}
 	p.prepare(r)
 	p.join(r)
-	p.mount()
+	p.lift(r)
+	p.mount(r)
 	if !r.hasUserns() {
 		p.credentials(r)
 	}
@@ -140,20 +157,21 @@ func (p *plan) prepare(r room) {
 // take away the rights that the steps after it need.
 func (p *plan) join(r room) {
 	late := unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP
-	p.call("setns "+nsFiles(r.namespaces&^late), "setns", num("target", fdTarget), nsFlags(r.namespaces&^late))
-
-	// The process may see less than its mount namespace holds (chroot). Done
-	// before unshare, which translates our root into the copy.
+	if now := r.namespaces &^ late; now != 0 {
+		p.call("setns "+nsFiles(now), "setns", num("target", fdTarget), nsFlags(now))
+	}
+	// The process may see less than its mount namespace holds (chroot). Its root
+	// is our directory before unshare, which translates that into the copy; and
+	// our root only then, as it need not be a mount that could be made private.
 	p.call("fchdir to the container's root", "fchdir", num("root", fdRoot))
-	p.call("chroot to the container's root", "chroot", str("."))
 	p.call("unshare mnt", "unshare", nsFlags(unix.CLONE_NEWNS))
 	p.call("make mounts private", "mount", null, str("/"), null, num("MS_REC|MS_PRIVATE", unix.MS_REC|unix.MS_PRIVATE), null)
+	p.call("chroot to the container's root", "chroot", str("."))
 }
 
 // mount puts the session's own /dev over the container's.
-func (p *plan) mount() {
-	resolve := uint64(unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS)
-	dev := p.call("open /dev", "openat2", atCwd, str("/dev"), raw("{O_PATH|O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS}", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, resolve), lit(24))
+func (p *plan) mount(r room) {
+	dev := p.call("open /dev", "openat2", atCwd, str("/dev"), raw("{O_PATH|O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS}", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, noSymlinks), lit(24))
 
 	// What programs in the container share through /dev stays theirs to share.
 	shared := map[string]int{}
@@ -174,7 +192,11 @@ func (p *plan) mount() {
 
 	// Mounted or done with, and not for the init.
 	p.call("close mounts", "close_range", num("root", fdRoot), num("pts", fdPts), lit(0))
-	p.closeFrom(fdKill + 1)
+	if r.label == "" {
+		p.closeFrom(fdProc)
+		return
+	}
+	p.closeFrom(fdProc + 1)
 }
 
 // credentials makes the process root of the container with the session's
@@ -183,19 +205,55 @@ func (p *plan) credentials(r room) {
 	if r.hasUserns() {
 		p.call("setns user", "setns", num("target", fdTarget), nsFlags(unix.CLONE_NEWUSER))
 	}
-	p.call("setgroups", "setgroups", lit(0), null)
-	if r.hasUserns() {
-		p.may(unix.EPERM) // /proc/PID/setgroups says "deny" in rootless containers
-	}
-	p.call("setresgid", "setresgid", lit(0), lit(0), lit(0))
-	p.call("setresuid", "setresuid", lit(0), lit(0), lit(0))
 	for cap := uint64(0); cap <= unix.CAP_LAST_CAP; cap++ {
 		if r.caps&(1<<cap) == 0 {
 			p.call("drop capability", "prctl", num("PR_CAPBSET_DROP", unix.PR_CAPBSET_DROP), lit(cap))
 		}
 	}
 	p.call("clear ambient capabilities", "prctl", num("PR_CAP_AMBIENT", unix.PR_CAP_AMBIENT), num("PR_CAP_AMBIENT_CLEAR_ALL", unix.PR_CAP_AMBIENT_CLEAR_ALL), lit(0), lit(0), lit(0))
-	p.call("capset", "capset", raw("VERSION_3", unix.LINUX_CAPABILITY_VERSION_3), capSet(r.caps))
+	p.identity(r)
+	p.call("capset", "capset", raw("VERSION_3", unix.LINUX_CAPABILITY_VERSION_3), capSet(r.caps, r.inheritable()))
+	// Root has its capabilities of execve(2); others only what is ambient.
+	for cap := uint64(0); cap <= unix.CAP_LAST_CAP; cap++ {
+		if r.inheritable()&(1<<cap) != 0 {
+			p.call("raise ambient capability", "prctl", num("PR_CAP_AMBIENT", unix.PR_CAP_AMBIENT), num("PR_CAP_AMBIENT_RAISE", unix.PR_CAP_AMBIENT_RAISE), lit(cap), lit(0), lit(0))
+		}
+	}
+}
+
+// inheritable capabilities are those that an execve would take otherwise.
+func (r room) inheritable() uint64 {
+	if r.user.UID == 0 {
+		return 0
+	}
+	return r.caps
+}
+
+// identity makes the process the session's user.
+func (p *plan) identity(r room) {
+	u := r.user
+	p.call("setgroups", "setgroups", lit(uint64(len(u.Groups))), groupList(u.Groups))
+	if r.hasUserns() && len(u.Groups) == 0 {
+		p.may(unix.EPERM) // /proc/PID/setgroups says "deny" in rootless containers
+	}
+	if u.UID != 0 {
+		p.call("keep capabilities", "prctl", num("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS), lit(1))
+	}
+	uid, gid := lit(uint64(u.UID)), lit(uint64(u.GID))
+	p.call("setresgid", "setresgid", gid, gid, gid)
+	p.call("setresuid", "setresuid", uid, uid, uid)
+}
+
+// groupList is as setgroups(2) takes it.
+func groupList(groups []int) arg {
+	if len(groups) == 0 {
+		return null
+	}
+	a := arg{text: fmt.Sprint(groups)}
+	for _, g := range groups {
+		a.data = binary.NativeEndian.AppendUint32(a.data, uint32(g))
+	}
+	return a
 }
 
 func (p *plan) closeFrom(fd uint64) {
@@ -228,8 +286,8 @@ func (p *plan) fork(r room) {
 	child := p.call("fork", "clone3", raw("{CLONE_VFORK|CLONE_INTO_CGROUP, SIGCHLD, run}", unix.CLONE_VFORK|unix.CLONE_INTO_CGROUP, 0, 0, 0, uint64(unix.SIGCHLD), 0, 0, 0, 0, 0, fdRun), lit(88))
 	p.parentOf(child)
 	p.call("tell that it runs", "write", num("socket", fdSocket), raw("RUNNING", saysRunning<<56), lit(8))
-	p.may(unix.EPIPE) // the daemon has given up: on to reap, which cleans up
-	p.confine()       // not before: clone3 is refused from here on
+	p.may(unix.EPIPE)     // the daemon has given up: on to reap, which cleans up
+	p.confine(r.waiter()) // not before: clone3 is refused from here on
 	// The streams must end when the command's own copies do.
 	p.call("close streams", "close_range", lit(0), lit(2), lit(0))
 	if r.hasUserns() {
@@ -238,6 +296,9 @@ func (p *plan) fork(r room) {
 	// One by one: the signalfd may be where one of the mounts was.
 	p.call("close target", "close_range", num("target", fdTarget), num("target", fdTarget), lit(0))
 	p.call("close cgroups", "close_range", num("cgroup", fdCgroup), num("run", fdRun), lit(0))
+	if r.label != "" {
+		p.call("close proc", "close_range", num("proc", fdProc), num("proc", fdProc), lit(0))
+	}
 	p.call("reap", "reap", p.result(signals), num("kill", fdKill), p.result(child))
 	p.childOf(child)
 }
@@ -263,10 +324,11 @@ func (p *plan) become(c *Cmd, r room) {
 		p.call("chdir", "chdir", str(c.Dir))
 	}
 	p.call("close descriptors", "close_range", lit(3), num("~0", 0xffffffff), num("CLOSE_RANGE_CLOEXEC", unix.CLOSE_RANGE_CLOEXEC))
-	p.confine()
+	p.wear(r)
+	p.confine(r)
 	files := c.candidates(r.search)
 	for i, file := range files {
-		p.call("execve", "execve", str(file), strs(c.Args), strs(c.Env))
+		p.call("execve", "execve", str(file), strs(c.Args), strs(r.environ(c.Env)))
 		if i < len(files)-1 {
 			p.may(unix.ENOENT, unix.ENOTDIR)
 		}
@@ -274,10 +336,32 @@ func (p *plan) become(c *Cmd, r room) {
 }
 
 // confine takes from the process, and from who may trace it, what the
-// container's own filter would.
-func (p *plan) confine() {
+// container's own filter does.
+func (p *plan) confine(r room) {
 	p.call("no new privileges", "prctl", num("PR_SET_NO_NEW_PRIVS", unix.PR_SET_NO_NEW_PRIVS), lit(1), lit(0), lit(0), lit(0))
-	p.call("seccomp", "prctl", num("PR_SET_SECCOMP", unix.PR_SET_SECCOMP), num("SECCOMP_MODE_FILTER", unix.SECCOMP_MODE_FILTER), seccompProgram())
+	if r.unconfined {
+		return
+	}
+	mode := num("SECCOMP_MODE_FILTER", unix.SECCOMP_MODE_FILTER)
+	p.call("seccomp", "prctl", num("PR_SET_SECCOMP", unix.PR_SET_SECCOMP), mode, seccompProgram())
+	for i, f := range r.filters {
+		p.call("seccomp", "prctl", num("PR_SET_SECCOMP", unix.PR_SET_SECCOMP), mode, program(fmt.Sprintf("{the container's, %d of %d}", i+1, len(r.filters)), f))
+	}
+}
+
+// waiter is the room of the session's init. Who may trace that must not get
+// past the container's filters by it; but without the calls that it lives by it
+// would leave the session behind.
+func (r room) waiter() room {
+	for _, f := range r.filters {
+		for _, call := range []string{"read", "write", "wait4", "ppoll", "kill", "close_range", "exit_group", "prctl"} {
+			if !f.lets(numbers[call]) {
+				r.filters = nil
+				return r
+			}
+		}
+	}
+	return r
 }
 
 // signalName is the number for those that have no name: the real-time ones.
@@ -298,8 +382,12 @@ func (c *Cmd) candidates(search []string) []string {
 }
 
 // capSet is effective, permitted and inheritable, low half then high half
-// (capset(2)). Nothing is inheritable.
-func capSet(caps uint64) arg {
-	low, high := caps&0xffffffff, caps>>32
-	return raw(fmt.Sprintf("%#x", caps), low|low<<32, high<<32, high, 0)
+// (capset(2)).
+func capSet(caps, inheritable uint64) arg {
+	const low = 0xffffffff
+	text := fmt.Sprintf("%#x", caps)
+	if inheritable != 0 {
+		text += fmt.Sprintf(", inheritable %#x", inheritable)
+	}
+	return raw(text, caps&low|caps<<32, inheritable&low|caps>>32<<32, caps>>32|inheritable&^low)
 }

@@ -28,6 +28,15 @@ func Environ() []string {
 	}
 }
 
+// environ is env without root's name, if the session is somebody else: what
+// their name is, only a file of the container's would tell.
+func (r room) environ(env []string) []string {
+	if r.user.UID == 0 {
+		return env
+	}
+	return slices.DeleteFunc(slices.Clone(env), func(pair string) bool { return pair == "USER=root" || pair == "LOGNAME=root" })
+}
+
 // locales are the variables of setlocale(3).
 var locales = []string{
 	"LANG", "LC_ALL", "LC_CTYPE", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "LC_MESSAGES",

@@ -1,6 +1,9 @@
 package nsexec
 
-import "time"
+import (
+	"testing"
+	"time"
+)
 
 // StartSlowly is Start where the daemon is late to hear of the init.
 func (c *Cmd) StartSlowly(pause time.Duration) error {
@@ -27,4 +30,13 @@ func (c *Cmd) StartSlowly(pause time.Duration) error {
 	files.cgroup = nil
 	c.s = s
 	return nil
+}
+
+// InitPID is that of the session's init.
+func (c *Cmd) InitPID(t testing.TB) int {
+	pid, err := pidOf(c.s.init)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
 }

@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The session does not take the container's seccomp filter over yet. Without
-// any, root in it had more of the host than the container has: in a user
-// namespace of its own it could mount the cgroup v1 trees of all containers, and
-// the kernel's keyrings are those of the host's root. So these are refused:
+// Besides the container's own seccomp filter, which it may not have, a session
+// has one of ours. Without any, root in it had more of the host than the
+// container has: in a user namespace of its own it could mount the cgroup v1
+// trees of all containers, and the kernel's keyrings are those of the host's
+// root. So these are refused:
 //
 //   - user namespaces, by clone and unshare; clone3, whose flags a filter cannot
 //     see, does not exist (ENOSYS), and the C libraries go back to clone
@@ -81,11 +82,13 @@ func seccompFilter() []unix.SockFilter {
 	return append(code, unix.SockFilter{Code: ret, K: errno(unix.ENOSYS)})
 }
 
-var seccompProgram = sync.OnceValue(func() arg { return program(seccompFilter()) })
+var seccompProgram = sync.OnceValue(func() arg {
+	return program("{refuse user namespaces and keyrings}", seccompFilter())
+})
 
 // program is a filter as prctl(PR_SET_SECCOMP) takes it: struct sock_fprog.
-func program(code []unix.SockFilter) arg {
-	a := arg{text: "{refuse user namespaces and keyrings}", count: uint64(len(code))}
+func program(text string, code []unix.SockFilter) arg {
+	a := arg{text: text, count: uint64(len(code))}
 	for _, c := range code {
 		a.data = binary.NativeEndian.AppendUint16(a.data, c.Code)
 		a.data = append(a.data, c.Jt, c.Jf)

@@ -3,6 +3,7 @@ package nsexec_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,22 +80,90 @@ func TestTheContainerDoesNotSeeTheTools(t *testing.T) {
 	}
 }
 
-func TestHostileMountPointsAreRefused(t *testing.T) {
+// There is nothing to mount on, and nothing is made in the container.
+func TestWithoutADirectoryDevTheSessionHasARootOfItsOwn(t *testing.T) {
 	for name, script := range map[string]string{
 		"symlink": "umount -l /dev; rmdir /dev; mkdir /tmp/x; ln -s /tmp/x /dev",
 		"file":    "umount -l /dev; rmdir /dev; : >/dev",
 		"fifo":    "umount -l /dev; rmdir /dev; mkfifo /dev",
 		"missing": "umount -l /dev; rmdir /dev",
+		"full of odd names": `umount -l /dev; rmdir /dev; mkfifo /pipe "/a b"; ln -s /proc/1/root/ /loop; : >"/new
+line"`,
 	} {
-		ctr := rig.Bare(t)
-		inside(t, ctr.PID, script)
-		before := rig.Residue(t, ctr.PID)
-		err := command(t, ctr.PID, "true").Start()
-		join, ok := errors.AsType[*nsexec.JoinError](err)
-		if !ok || join.Step != "open /dev" {
-			t.Errorf("%s at /dev: %v, want a refusal to open it", name, err)
+		t.Run(name, func(t *testing.T) {
+			ctr := rig.Bare(t)
+			names := inside(t, ctr.PID, script+"; ls -A / | grep -vx dev")
+			before := rig.Residue(t, ctr.PID)
+			out, status := run(t, command(t, ctr.PID, `
+				ls -A / | sed '/^dev$/d'
+				echo x >/dev/null && cat /proc/1/comm && : >/tmp/written && ls -d /dev/crashcart/bin /dev/pts/ptmx
+				(: >/new) 2>/dev/null || echo the top is read-only`))
+			want := names + "busybox\n/dev/crashcart/bin\n/dev/pts/ptmx\nthe top is read-only\n"
+			if status.Code != 0 || out != want {
+				t.Errorf("status %+v:\n%swant\n%s", status, out, want)
+			}
+			before.Same(t)
+			if out := inside(t, ctr.PID, "ls /tmp/written"); out != "/tmp/written\n" {
+				t.Errorf("what the session wrote below its root is not the container's: %q", out)
+			}
+		})
+	}
+}
+
+func TestARootWithTooManyNamesIsRefused(t *testing.T) {
+	ctr := rig.Bare(t)
+	inside(t, ctr.PID, "umount -l /dev; rmdir /dev; for i in $(seq 50); do : >/$i; done")
+	err := command(t, ctr.PID, "true").Start()
+	join, ok := errors.AsType[*nsexec.JoinError](err)
+	if !ok || join.Step != "open /dev" {
+		t.Errorf("%v, want a refusal to open /dev", err)
+	}
+}
+
+// A container may swap its /dev all the while. Who comes in meanwhile is in, or
+// is told; nothing is mounted where the link leads to.
+func TestADevThatIsSwappedAllTheWhileLeadsNowhere(t *testing.T) {
+	ctr := rig.Bare(t)
+	inside(t, ctr.PID, "umount -l /dev; mkdir /decoy; ln -s /decoy /link; { while :; do mv -T /dev /a; mv -T /link /dev; mv -T /dev /link; mv -T /a /dev; done; } >/dev/null 2>&1 </dev/null &")
+	for range 30 {
+		c := command(t, ctr.PID, "ls /decoy")
+		r, w, err := os.Pipe()
+		must(t, err)
+		c.Stdout = w
+		err = c.Start()
+		w.Close()
+		if _, ok := errors.AsType[*nsexec.JoinError](err); err != nil && !ok {
+			t.Errorf("%v, want a JoinError or none", err)
 		}
-		before.Same(t)
+		if said, _ := io.ReadAll(r); len(said) > 0 {
+			t.Errorf("something is mounted at the decoy: %s", said)
+		}
+		r.Close()
+		must(t, c.Close())
+	}
+}
+
+// A process that was given another root, in a mount namespace of its own, has no
+// mount there.
+func TestARootThatIsNoMountIsEntered(t *testing.T) {
+	box := need.Tool(t, "busybox", "busybox-static")
+	root := t.TempDir()
+	must(t, os.MkdirAll(root+"/bin", 0o755))
+	must(t, os.Mkdir(root+"/dev", 0o755))
+	program, err := os.ReadFile(box)
+	must(t, err)
+	must(t, os.WriteFile(root+"/bin/busybox", program, 0o755))
+	cmd := exec.Command(need.Tool(t, "unshare", "util-linux"), "--mount", "--root", root, "/bin/busybox", "sh", "-c", "echo in; exec busybox sleep 1000")
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	said, status := run(t, command(t, cmd.Process.Pid, "ls /; ls -d /dev/crashcart/bin"))
+	if status.Code != 0 || said != "bin\ndev\n/dev/crashcart/bin\n" {
+		t.Errorf("status %+v: %s", status, said)
 	}
 }
 

@@ -27,13 +27,14 @@ type Cmd struct {
 	ID      string   // the session's name: names its cgroup, seen in ps
 	Target  *os.File // pidfd of a process in the container
 	Tools   *os.File // detached mount, seen at /dev/crashcart; stays the caller's to close
-	Profile string   // "general" if empty
+	Profile Profile
 
 	// Ready, if it is not nil, is called when all is prepared and nothing runs
 	// yet. Its error ends Start, and is Start's.
 	Ready func() error
 
-	s *session
+	s    *session
+	seen *seen
 }
 
 // JoinError says which step of the way into the container failed.

@@ -101,6 +101,8 @@ var numbers = map[string]uintptr{
 	"setns": unix.SYS_SETNS, "setresgid": unix.SYS_SETRESGID, "setresuid": unix.SYS_SETRESUID, "setsid": unix.SYS_SETSID,
 	"signalfd4": unix.SYS_SIGNALFD4, "umask": unix.SYS_UMASK, "unshare": unix.SYS_UNSHARE, "write": unix.SYS_WRITE,
 
+	"read": unix.SYS_READ, "wait4": unix.SYS_WAIT4, "ppoll": unix.SYS_PPOLL, "kill": unix.SYS_KILL,
+
 	"reap": reap, "guard": guard,
 }
 

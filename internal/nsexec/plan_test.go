@@ -24,8 +24,19 @@ func dockerRoom() room {
 	return room{
 		namespaces: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
 		caps:       0xa80425fb,
+		ourCaps:    allCaps,
 		limits:     []limit{{unix.RLIMIT_NOFILE, 1024, 4096}},
 	}
+}
+
+func under(t *testing.T, c *Cmd, r room) room {
+	t.Helper()
+	r, err := c.Profile.under(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.search = []string{Tools + "/bin", Tools + "/sbin"}
+	return r
 }
 
 func TestPlansAreAsReviewed(t *testing.T) {
@@ -34,10 +45,16 @@ func TestPlansAreAsReviewed(t *testing.T) {
 	userns.ignored, userns.oomAdjust = []int{int(unix.SIGHUP)}, true
 
 	shell := &Cmd{Path: Tools + "/bin/bash", Args: []string{"bash", "-i"}, Env: []string{"TERM=xterm"}, ID: "0197", TTY: &TTY{}}
+	user := dockerRoom()
+	user.init = insider{User{UID: 1000, GID: 1000, Groups: []int{27}}, 1 << unix.CAP_NET_BIND_SERVICE}
+	user.filters, user.label = []filter{{{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}}}, "exec docker-default"
+	user.top = []entry{{name: "bin", kind: os.ModeDir}, {name: "lib", kind: os.ModeSymlink, link: "usr/lib"}, {name: "init"}}
+	restricted := &Cmd{Path: Tools + "/bin/id", Args: []string{"id"}, ID: "0197", Profile: Profile{Name: "restricted"}}
 	bare := &Cmd{Path: "tcpdump", Args: []string{"tcpdump", "-i", "eth0"}, ID: "0197", Dir: "/srv"}
 	for name, got := range map[string]string{
-		"docker-shell.plan": shell.entry(shell.terms(dockerRoom())).String(),
-		"userns-exec.plan":  bare.entry(bare.terms(userns)).String(),
+		"docker-shell.plan":    shell.entry(under(t, shell, dockerRoom())).String(),
+		"restricted-user.plan": restricted.entry(under(t, restricted, user)).String(),
+		"userns-exec.plan":     bare.entry(under(t, bare, userns)).String(),
 	} {
 		file := filepath.Join("testdata", name)
 		if *update {
@@ -57,7 +74,7 @@ func TestPlansAreAsReviewed(t *testing.T) {
 
 func TestAPlanThatDoesNotFitIsRefused(t *testing.T) {
 	c := &Cmd{Path: "x", Args: []string{strings.Repeat("x", planRoom)}}
-	if _, err := c.entry(c.terms(dockerRoom())).encode(); err != unix.E2BIG {
+	if _, err := c.entry(under(t, c, dockerRoom())).encode(); err != unix.E2BIG {
 		t.Errorf("a plan over 1 MiB: %v, want E2BIG", err)
 	}
 	var p plan

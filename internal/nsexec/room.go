@@ -34,24 +34,12 @@ func look(target *os.File) (room, *os.File, error) {
 	if r.namespaces, err = proc.foreign(); err != nil {
 		return room{}, nil, gone(err)
 	}
-	if r.namespaces&unix.CLONE_NEWNS == 0 {
-		return room{}, nil, ErrHost
-	}
-	bounding, err := proc.status("CapBnd")
-	if err != nil {
+	if err := r.readInit(proc, pid); err != nil {
 		return room{}, nil, gone(err)
-	}
-	if r.caps, err = strconv.ParseUint(bounding, 16, 64); err != nil {
-		return room{}, nil, fmt.Errorf("nsexec: CapBnd of process %d: %w", pid, err)
-	}
-	if r.rootUID, err = proc.hostID("uid_map"); err != nil {
-		return room{}, nil, err
-	}
-	if r.rootGID, err = proc.hostID("gid_map"); err != nil {
-		return room{}, nil, err
 	}
 	r.limits = limitsOf(pid)
 	r.ignored, r.oomAdjust = ourselves()
+	r.ourCaps = ourCaps()
 
 	root, err := openPath("/proc/" + strconv.Itoa(pid) + "/root")
 	if err != nil {
@@ -65,6 +53,38 @@ func look(target *os.File) (room, *os.File, error) {
 	}
 	return r, root, nil
 }
+
+// readInit reads what the container's init may.
+func (r *room) readInit(proc *procDir, pid int) (err error) {
+	if r.caps, err = proc.caps("CapBnd"); err != nil {
+		return err
+	}
+	if r.uids, err = proc.idMap("uid_map"); err != nil {
+		return err
+	}
+	if r.gids, err = proc.idMap("gid_map"); err != nil {
+		return err
+	}
+	if r.init, err = proc.insider(r.uids, r.gids); err != nil {
+		return err
+	}
+	if r.label, err = proc.label(); err != nil {
+		return err
+	}
+	r.filters, r.filtersErr = proc.filtersOf(pid)
+	return nil
+}
+
+// ourCaps are those that we can give.
+var ourCaps = sync.OnceValue(func() uint64 {
+	self, err := openProc(os.Getpid())
+	if err != nil {
+		return 0
+	}
+	defer self.close()
+	caps, _ := self.caps("CapPrm")
+	return caps
+})
 
 // pidOf is the process behind a pidfd, by the kernel's word (Linux 5.3).
 func pidOf(target *os.File) (int, error) {
@@ -99,22 +119,25 @@ func gone(err error) error {
 	return &JoinError{Step: "look at the container", Err: err}
 }
 
-// procDir is a directory /proc/PID, held.
-type procDir int
-
-func openProc(pid int) (procDir, error) {
-	fd, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	return procDir(fd), err
+// procDir is a directory /proc/PID, held, and its status, read once.
+type procDir struct {
+	fd   int
+	text []byte
 }
 
-func (p procDir) close() { unix.Close(int(p)) }
+func openProc(pid int) (*procDir, error) {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return &procDir{fd: fd}, err
+}
+
+func (p *procDir) close() { unix.Close(p.fd) }
 
 // foreign is the set of namespaces that the process does not share with us.
-func (p procDir) foreign() (int, error) {
+func (p *procDir) foreign() (int, error) {
 	set := 0
 	var link [64]byte // "mnt:[4026531841]"
 	for _, n := range namespaceNames {
-		size, err := unix.Readlinkat(int(p), "ns/"+n.file, link[:])
+		size, err := unix.Readlinkat(p.fd, "ns/"+n.file, link[:])
 		if err != nil {
 			return 0, err
 		}
@@ -136,12 +159,14 @@ var ourNamespaces = sync.OnceValue(func() map[string]string {
 })
 
 // status is a field of proc_pid_status(5).
-func (p procDir) status(name string) (string, error) {
-	b, err := readSmall(int(p), "status")
-	if err != nil {
-		return "", err
+func (p *procDir) status(name string) (string, error) {
+	if p.text == nil {
+		var err error
+		if p.text, err = readSmall(p.fd, "status"); err != nil {
+			return "", err
+		}
 	}
-	v, ok := field(b, name)
+	v, ok := field(p.text, name)
 	if !ok {
 		return "", fmt.Errorf("no %s in its status", name)
 	}
@@ -158,19 +183,18 @@ func field(b []byte, name string) (string, bool) {
 	return "", false
 }
 
-// hostID is our number for the container's root: /proc/PID/uid_map has lines
-// of "first inside, first outside, count" (user_namespaces(7)).
-func (p procDir) hostID(file string) (int, error) {
-	b, err := readSmall(int(p), file)
+// started is field 22 of proc_pid_stat(5). Field 2 is in parentheses, and may
+// contain any byte, parentheses too.
+func (p *procDir) started() (string, error) {
+	b, err := readSmall(p.fd, "stat")
 	if err != nil {
-		return 0, gone(err)
+		return "", err
 	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "0" && f[2] != "0" {
-			return strconv.Atoi(f[1])
-		}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 20 {
+		return "", errors.New("no start time in its stat")
 	}
-	return 0, &JoinError{Step: "read " + file, Err: errors.New("the container's user namespace has no root")}
+	return fields[19], nil
 }
 
 // readSmall reads a file of /proc, of which no more than 64 KiB matter. Every
@@ -233,7 +257,7 @@ var ourselves = sync.OnceValues(func() (ignored []int, oomAdjust bool) {
 		return nil, false
 	}
 	defer self.close()
-	if b, err := readSmall(int(self), "oom_score_adj"); err == nil {
+	if b, err := readSmall(self.fd, "oom_score_adj"); err == nil {
 		oomAdjust = strings.TrimSpace(string(b)) != "0"
 	}
 	status, _ := self.status("SigIgn")

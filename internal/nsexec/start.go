@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -48,6 +49,7 @@ func (c *Cmd) start() error {
 		return errors.New("nsexec: already started")
 	}
 	files, p, err := c.gather()
+	defer c.forget()
 	defer files.close()
 	if err != nil {
 		return err
@@ -72,12 +74,12 @@ func (c *Cmd) start() error {
 // Plan describes how the command would enter, a system call a line, without
 // running it.
 func (c *Cmd) Plan() (string, error) {
-	r, root, err := look(c.Target)
+	r, _, err := c.survey()
 	if err != nil {
 		return "", err
 	}
-	root.Close()
-	return c.entry(c.terms(r)).String(), nil
+	defer c.forget()
+	return c.entry(r).String(), nil
 }
 
 // inherited is what the helper is given, in the order of its descriptors.
@@ -96,26 +98,77 @@ func (h *inherited) close() {
 	}
 }
 
-// gather looks at the container, makes what the session is to own, and
-// compiles the plan.
-func (c *Cmd) gather() (*inherited, *plan, error) {
-	h := &inherited{}
-	if c.Target == nil || c.Tools == nil {
-		return h, nil, errors.New("nsexec: a Cmd needs a Target and Tools")
+// survey looks at the container, and makes of it what the session is to have. Who
+// has asked before gets the same answer. The root is nil if it is our own.
+func (c *Cmd) survey() (room, *os.File, error) {
+	if c.seen != nil {
+		return c.seen.room, c.seen.root, nil
+	}
+	if c.Target == nil {
+		return room{}, nil, errors.New("nsexec: a Cmd needs a Target")
 	}
 	r, root, err := look(c.Target)
 	if err != nil {
-		return h, nil, err
+		return room{}, nil, err
 	}
-	h.own = append(h.own, root)
-	dev, err := newDev()
+	joins := r.namespaces & unix.CLONE_NEWNS
+	if r, err = c.Profile.under(r); err == nil && joins != r.namespaces&unix.CLONE_NEWNS {
+		root.Close()
+		root, err = openPath("/") // its root is in a namespace that is not joined
+	}
+	if err == nil {
+		r.top, err = topOf(root)
+	}
+	if err != nil {
+		root.Close()
+		return room{}, nil, err
+	}
+	r.search = []string{Tools + "/bin", Tools + "/sbin"}
+	c.seen = &seen{r, root}
+	return r, root, nil
+}
+
+type seen struct {
+	room room
+	root *os.File
+}
+
+// forget closes what a survey has opened.
+func (c *Cmd) forget() {
+	if c.seen != nil {
+		c.seen.root.Close()
+		c.seen = nil
+	}
+}
+
+// gather makes what the session is to own, and compiles the plan.
+func (c *Cmd) gather() (*inherited, *plan, error) {
+	h := &inherited{}
+	if c.Tools == nil {
+		return h, nil, errors.New("nsexec: a Cmd needs Tools")
+	}
+	r, root, err := c.survey()
 	if err != nil {
 		return h, nil, err
 	}
-	h.own = append(h.own, dev)
+	dev, err := h.made(newDev())
+	if err != nil {
+		return h, nil, err
+	}
 	pts, err := c.terminal(h, r)
 	if err != nil {
 		return h, nil, err
+	}
+	proc, top := root, root // in their place, where there are none
+	if r.label != "" {
+		if proc, err = h.made(newProc()); err != nil {
+			return h, nil, err
+		}
+	}
+	if r.top != nil {
+		if top, err = h.made(newTop(r.top)); err != nil {
+			return h, nil, err
+		}
 	}
 	streams, err := c.streams(h)
 	if err != nil {
@@ -125,24 +178,19 @@ func (c *Cmd) gather() (*inherited, *plan, error) {
 		return h, nil, err
 	}
 	g := h.cgroup
-	h.list = append(streams, nil, c.Target, root, c.Tools, dev, pts, g.dir, g.run, g.kill)
-	return h, c.entry(c.terms(r)), nil
+	if err := g.give(r); err != nil {
+		return h, nil, err
+	}
+	h.list = append(streams, nil, c.Target, root, c.Tools, dev, pts, g.dir, g.run, g.kill, proc, top)
+	return h, c.entry(r), nil
 }
 
-// terms narrows or widens what the container's init may to what the session may.
-//
-// A session with exactly the container's capabilities could be traced, and its
-// terminal forged, by root in the container; access needs a superset of the
-// capabilities, so it has one that Docker does not give.
-//
-// CAP_SYS_PTRACE is not among them. It would let the session trace whatever it
-// sees, such as runc on its way in for a docker exec or a health check, with all
-// of the host's capabilities still in hand. The container's own processes can be
-// traced without it, having no capability that the session has not.
-func (c *Cmd) terms(r room) room {
-	r.caps |= 1 << unix.CAP_WAKE_ALARM
-	r.search = []string{Tools + "/bin", Tools + "/sbin"}
-	return r
+// made keeps what was made until the session has it.
+func (h *inherited) made(f *os.File, err error) (*os.File, error) {
+	if err == nil {
+		h.own = append(h.own, f)
+	}
+	return f, err
 }
 
 // terminal returns the devpts instance of the session. A session without a
@@ -150,14 +198,17 @@ func (c *Cmd) terms(r room) room {
 // make them where the container's root can read them.
 func (c *Cmd) terminal(h *inherited, r room) (*os.File, error) {
 	if c.TTY == nil {
-		pts, err := newPts()
-		if err == nil {
-			h.own = append(h.own, pts)
-		}
-		return pts, err
+		return h.made(newPts())
 	}
-	err := control(c.TTY.slave, func(fd int) error { return unix.Fchown(fd, r.rootUID, r.rootGID) })
+	uid, err := r.uids.out(r.user.UID)
 	if err != nil {
+		return nil, err
+	}
+	gid, err := r.gids.out(r.user.GID)
+	if err != nil {
+		return nil, err
+	}
+	if err := control(c.TTY.slave, func(fd int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
 		return nil, &JoinError{Step: "chown terminal", Err: err}
 	}
 	return c.TTY.pts, nil
@@ -356,4 +407,43 @@ func waitInit(pidfd *os.File) error {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 		return n > 0 || err != nil && err != unix.EINTR
 	})
+}
+
+// Privileges are what a command is given, for the record.
+type Privileges struct {
+	User         string   // UID:GID[,GID…], in the numbers of the container
+	Capabilities []string // permitted; as in Capabilities
+	Namespaces   []string // that are joined
+	Seccomp      string   // in words
+	LSM          string   // label, if there is one to be taken
+}
+
+// Privileges says what Start will give, if the container does not change
+// meanwhile.
+func (c *Cmd) Privileges() (Privileges, error) {
+	r, _, err := c.survey()
+	if err != nil {
+		return Privileges{}, err
+	}
+	return Privileges{
+		User:         r.user.String(),
+		Capabilities: capNames(r.caps),
+		Namespaces:   strings.Fields(nsFiles(r.namespaces)),
+		Seccomp:      r.seccomp(),
+		LSM:          strings.TrimPrefix(string(r.label), "exec "),
+	}, nil
+}
+
+func (r room) seccomp() string {
+	switch {
+	case r.unconfined:
+		return "none"
+	case r.filtersErr != nil:
+		return "ours; the container's not taken over: " + r.filtersErr.Error()
+	case len(r.filters) == 0:
+		return "ours; the container has none"
+	case len(r.waiter().filters) == 0:
+		return "ours and the container's, but not for the session's init"
+	}
+	return "ours and the container's"
 }

@@ -41,7 +41,7 @@ func (s *session) command(ask ask, who authz.Subject, target *router.Target, d a
 		TTY:     s.streams.tty,
 		ID:      s.record.ID(),
 		Target:  target.Process,
-		Profile: d.Terms.Profile,
+		Profile: nsexec.Profile{Name: d.Terms.Profile},
 		Ready:   s.record.Durable,
 	}
 	cmd.Path, cmd.Args = program(ask, s.pty != nil, d)

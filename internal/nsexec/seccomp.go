@@ -1,0 +1,244 @@
+package nsexec
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A container's seccomp filter is taken as it is: read back from the kernel, of
+// the container's init (PTRACE_SECCOMP_GET_FILTER of ptrace(2), Linux 4.4), and
+// given to the session. The init is stopped for that, for some microseconds and
+// once for each container, as if by a signal that it ignores: a program that
+// waits in epoll_wait(2) may see EINTR (signal(7)).
+
+const (
+	maxFilters    = 32                     // of one process
+	tracePatience = 200 * time.Millisecond // with a process that is to stop
+)
+
+// filterCache has what was read, by the process that it was read of. Filters
+// are only ever added: as many as there were are the ones that there were.
+var filterCache = struct {
+	sync.Mutex
+	of map[filterKey][]filter
+}{of: map[filterKey][]filter{}}
+
+type filterKey struct {
+	pid   int
+	start string // field 22 of proc_pid_stat(5)
+	count string
+}
+
+// filter is a program as the kernel has it, in the order in which it runs.
+type filter []unix.SockFilter
+
+// filtersOf returns the filters of a process, the first installed first; none if
+// it has none.
+func (p *procDir) filtersOf(pid int) ([]filter, error) {
+	mode, err := p.status("Seccomp")
+	if err != nil || mode == "0" {
+		return nil, err
+	}
+	if mode != "2" {
+		return nil, errors.New("it is in seccomp's strict mode")
+	}
+	key := filterKey{pid: pid}
+	if key.count, err = p.status("Seccomp_filters"); err != nil { // of Linux 5.9
+		return nil, err
+	}
+	if key.start, err = p.started(); err != nil {
+		return nil, err
+	}
+	filterCache.Lock()
+	defer filterCache.Unlock()
+	if known, ok := filterCache.of[key]; ok {
+		return known, nil
+	}
+	list, err := traceFilters(pid)
+	if err != nil {
+		return nil, err
+	}
+	if strconv.Itoa(len(list)) != key.count {
+		return nil, fmt.Errorf("%d filters could be read of %s", len(list), key.count)
+	}
+	if len(filterCache.of) > 1000 {
+		clear(filterCache.of) // of containers that are gone, most of them
+	}
+	filterCache.of[key] = list
+	return list, nil
+}
+
+// traceFilters is for a thread that does nothing else and ends with it. Then
+// the kernel lets go of the process, whatever has happened.
+func traceFilters(pid int) (list []filter, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good, but for the main thread: it never ends
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			list, err = traceFilters(pid)
+			return
+		}
+		list, err = seizeFilters(pid)
+	}()
+	<-done
+	return list, err
+}
+
+func seizeFilters(pid int) (list []filter, err error) {
+	if err := unix.PtraceSeize(pid); err != nil {
+		return nil, fmt.Errorf("trace process %d: %w", pid, err)
+	}
+	if err := unix.PtraceInterrupt(pid); err != nil {
+		return nil, fmt.Errorf("stop process %d: %w", pid, err)
+	}
+	sig, err := awaitStop(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, detach(pid, sig)) }()
+	for len(list) < maxFilters {
+		f, err := getFilter(pid, len(list))
+		if errors.Is(err, unix.ENOENT) {
+			return list, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read filter of process %d: %w", pid, err)
+		}
+		list = append(list, f)
+	}
+	return nil, fmt.Errorf("more than %d filters", maxFilters)
+}
+
+// awaitStop waits for a process that we trace. One in the freezer, or in the
+// kernel for long, does not stop. If it was stopped by a signal that came before
+// us, that is still to be delivered.
+func awaitStop(pid int) (sig unix.Signal, err error) {
+	const PTRACE_EVENT_STOP = 128 // linux/ptrace.h
+	for wait, end := 20*time.Microsecond, time.Now().Add(tracePatience); time.Now().Before(end); wait *= 2 {
+		var status syscall.WaitStatus
+		got, err := syscall.Wait4(pid, &status, syscall.WALL|syscall.WNOHANG, nil)
+		switch {
+		case err != nil && err != unix.EINTR:
+			return 0, os.NewSyscallError("wait4", err)
+		case got == pid && !status.Stopped():
+			return 0, errors.New("it has ended")
+		case got == pid && status>>16 == PTRACE_EVENT_STOP:
+			return 0, nil
+		case got == pid:
+			return status.StopSignal(), nil
+		}
+		time.Sleep(min(wait, 10*time.Millisecond))
+	}
+	return 0, fmt.Errorf("process %d does not stop", pid)
+}
+
+func detach(pid int, sig unix.Signal) error {
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_DETACH, uintptr(pid), 0, uintptr(sig), 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("ptrace detach", errno)
+	}
+	return nil
+}
+
+// getFilter returns the nth filter of a process that is stopped.
+func getFilter(pid, n int) (filter, error) {
+	const PTRACE_SECCOMP_GET_FILTER = 0x420c // linux/ptrace.h
+	size, _, errno := unix.Syscall6(unix.SYS_PTRACE, PTRACE_SECCOMP_GET_FILTER, uintptr(pid), uintptr(n), 0, 0, 0)
+	if errno != 0 {
+		return nil, errno
+	}
+	if size == 0 || size > unix.BPF_MAXINSNS {
+		return nil, fmt.Errorf("of %d instructions", size)
+	}
+	f := make(filter, size)
+	_, _, errno = unix.Syscall6(unix.SYS_PTRACE, PTRACE_SECCOMP_GET_FILTER, uintptr(pid), uintptr(n), uintptr(unsafe.Pointer(&f[0])), 0, 0)
+	if errno != 0 {
+		return nil, errno
+	}
+	return f, nil
+}
+
+// lets tells whether a filter lets a system call of ours pass, whatever its
+// arguments are as long as they are zero. What it cannot tell is no.
+//
+// It is the kernel's machine of classic BPF, as far as seccomp has it
+// (Documentation/userspace-api/seccomp_filter.rst).
+func (f filter) lets(nr uintptr) bool {
+	const native = 0
+	var data [16]uint32 // struct seccomp_data: number, arch, address, arguments
+	data[0], data[1] = uint32(nr), abis[runtime.GOARCH][native].arch
+	var a, x uint32
+	var mem [16]uint32
+	for pc := 0; pc < len(f); pc++ {
+		i := f[pc]
+		operand := i.K
+		if i.Code&unix.BPF_X != 0 {
+			operand = x
+		}
+		switch i.Code {
+		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
+			if i.K%4 != 0 || i.K/4 >= 16 {
+				return false
+			}
+			a = data[i.K/4]
+		case unix.BPF_LD | unix.BPF_IMM:
+			a = i.K
+		case unix.BPF_LDX | unix.BPF_IMM:
+			x = i.K
+		case unix.BPF_LD | unix.BPF_MEM:
+			a = mem[i.K%16]
+		case unix.BPF_LDX | unix.BPF_MEM:
+			x = mem[i.K%16]
+		case unix.BPF_ST:
+			mem[i.K%16] = a
+		case unix.BPF_STX:
+			mem[i.K%16] = x
+		case unix.BPF_MISC | unix.BPF_TAX:
+			x = a
+		case unix.BPF_MISC | unix.BPF_TXA:
+			a = x
+		case unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, unix.BPF_ALU | unix.BPF_AND | unix.BPF_X:
+			a &= operand
+		case unix.BPF_JMP | unix.BPF_JA:
+			pc += int(i.K)
+		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_X:
+			pc += jump(i, a == operand)
+		case unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K, unix.BPF_JMP | unix.BPF_JGT | unix.BPF_X:
+			pc += jump(i, a > operand)
+		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, unix.BPF_JMP | unix.BPF_JGE | unix.BPF_X:
+			pc += jump(i, a >= operand)
+		case unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, unix.BPF_JMP | unix.BPF_JSET | unix.BPF_X:
+			pc += jump(i, a&operand != 0)
+		case unix.BPF_RET | unix.BPF_K:
+			return allows(i.K)
+		case unix.BPF_RET | unix.BPF_A:
+			return allows(a)
+		default:
+			return false
+		}
+	}
+	return false
+}
+
+func jump(i unix.SockFilter, yes bool) int {
+	if yes {
+		return int(i.Jt)
+	}
+	return int(i.Jf)
+}
+
+func allows(action uint32) bool {
+	action &= unix.SECCOMP_RET_ACTION_FULL
+	return action == unix.SECCOMP_RET_ALLOW || action == unix.SECCOMP_RET_LOG
+}
