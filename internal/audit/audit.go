@@ -69,6 +69,16 @@ type Target struct {
 	Started uint64 `json:"started,omitempty"` // start time of pid, in clock ticks since boot
 }
 
+// Privileges are what a session was given.
+type Privileges struct {
+	User         string   `json:"user"`                   // UID:GID[,GID…], in the numbers of the container
+	Capabilities []string `json:"capabilities,omitempty"` // without CAP_
+	Namespaces   []string `json:"namespaces,omitempty"`   // that were joined
+	Seccomp      string   `json:"seccomp,omitempty"`      // in words: whose filter
+	LSM          string   `json:"lsm,omitempty"`          // label, if one was taken
+	Limits       string   `json:"limits,omitempty"`       // in words
+}
+
 // PTY is the terminal a session has.
 type PTY struct {
 	Term string `json:"term"`
@@ -78,12 +88,15 @@ type PTY struct {
 
 // Meta is what is known of a session when it begins.
 type Meta struct {
-	Person  Person   `json:"person"`
-	Client  Client   `json:"client"`
-	Login   string   `json:"login"` // as typed
-	Target  Target   `json:"target"`
-	Rule    string   `json:"rule"`
-	Profile string   `json:"profile,omitempty"`
+	Person  Person `json:"person"`
+	Client  Client `json:"client"`
+	Login   string `json:"login"` // as typed
+	Target  Target `json:"target"`
+	Rule    string `json:"rule"`
+	Profile string `json:"profile,omitempty"`
+
+	Privileges *Privileges `json:"privileges,omitempty"`
+
 	Kind    string   `json:"kind"` // shell, exec
 	Command string   `json:"command,omitempty"`
 	Argv    []string `json:"argv,omitempty"`
@@ -173,19 +186,20 @@ func (l *Log) Begin(m Meta) (*Session, error) {
 
 func opening(id string, m Meta) Record {
 	return Record{
-		Event:   SessionOpen,
-		Session: id,
-		Person:  &m.Person,
-		Client:  &m.Client,
-		Login:   m.Login,
-		Target:  &m.Target,
-		Rule:    m.Rule,
-		Profile: m.Profile,
-		Kind:    m.Kind,
-		Command: m.Command,
-		Argv:    m.Argv,
-		PTY:     m.PTY,
-		Tools:   m.Tools,
+		Event:      SessionOpen,
+		Session:    id,
+		Person:     &m.Person,
+		Client:     &m.Client,
+		Login:      m.Login,
+		Target:     &m.Target,
+		Rule:       m.Rule,
+		Profile:    m.Profile,
+		Privileges: m.Privileges,
+		Kind:       m.Kind,
+		Command:    m.Command,
+		Argv:       m.Argv,
+		PTY:        m.PTY,
+		Tools:      m.Tools,
 	}
 }
 

@@ -52,7 +52,10 @@ type Record struct {
 	Target  *Target   `json:"target,omitempty"`
 	Rule    string    `json:"rule,omitempty"`
 	Profile string    `json:"profile,omitempty"`
-	Kind    string    `json:"kind,omitempty"`
+
+	Privileges *Privileges `json:"privileges,omitempty"` // of session.open only
+
+	Kind string `json:"kind,omitempty"`
 
 	Command       string   `json:"command,omitempty" keep:"long"`
 	CommandBytes  int      `json:"command_bytes,omitempty"`  // when cut: its length

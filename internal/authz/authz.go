@@ -23,6 +23,7 @@ type Subject struct {
 type Target struct {
 	Runtime, ID, Name, Image string
 	Labels                   map[string]string
+	Host                     bool // it sees the host's own files
 }
 
 // Kind is what a person asks to do.
@@ -50,12 +51,6 @@ type Decision struct {
 	Why   string   // for the record, never for the person denied
 	Argv  []string // an exec that must run without a shell, split; nil: the shell runs it
 	Terms Terms
-}
-
-// Terms are the conditions of an allowed session.
-type Terms struct {
-	Profile string // of nsexec
-	Image   string // the tools image that it must have: a name, or "sha256:" and the digest in hex; empty: any
 }
 
 // Policy is who may do what. A nil *Policy knows nobody and denies everything.
@@ -137,6 +132,8 @@ func (r *rule) decide(what Request) Decision {
 	switch {
 	case r.deny != "":
 		return r.no("denied by rule: " + r.deny)
+	case what.Target.Host && !r.terms.Host:
+		return r.no("a process of the host itself, and the rule does not say host: true")
 	case what.Kind == Shell && r.shell:
 		return r.yes("shell allowed", nil)
 	case what.Kind == Exec && r.shell:

@@ -1,6 +1,7 @@
 package authz_test
 
 import (
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -95,7 +96,7 @@ func TestTheFirstMatchingRuleDecides(t *testing.T) {
 		if got.Allow != test.allow || got.Rule != test.rule || got.Why == "" {
 			t.Errorf("%s on %v, %q: got %+v", test.who.Person, test.target, test.command, got)
 		}
-		if !got.Allow && (got.Argv != nil || got.Terms != authz.Terms{}) {
+		if !got.Allow && (got.Argv != nil || !reflect.DeepEqual(got.Terms, authz.Terms{})) {
 			t.Errorf("a denial with terms: %+v", got)
 		}
 	}
@@ -139,6 +140,44 @@ func TestAPolicyTellsWhatItsRulesDemandOfTheTools(t *testing.T) {
 	}
 	if got := (*authz.Policy)(nil).Images(); got != nil {
 		t.Errorf("of no policy: %q", got)
+	}
+}
+
+func TestTermsAreWhatTheRuleSays(t *testing.T) {
+	usual := authz.Terms{Profile: "general", Cgroup: "session"}
+	for text, change := range map[string]func(*authz.Terms){
+		"profile: wide":             func(t *authz.Terms) { t.Profile = "wide" },
+		`user: "1000:27"`:           func(t *authz.Terms) { t.User = "1000:27" },
+		"cap_add: [CAP_SYS_PTRACE]": func(t *authz.Terms) { t.CapAdd = []string{"SYS_PTRACE"} },
+		"cap_drop: [NET_ADMIN]":     func(t *authz.Terms) { t.CapDrop = []string{"NET_ADMIN"} },
+		"namespaces: [net, mnt]":    func(t *authz.Terms) { t.Namespaces = []string{"net", "mnt"} },
+		"cgroup: target":            func(t *authz.Terms) { t.Cgroup = "target" },
+		"cgroup: session":           func(*authz.Terms) {},
+		"memory: 512M, pids: 100":   func(t *authz.Terms) { t.Memory, t.Pids = 512<<20, 100 },
+		"memory: 4096":              func(t *authz.Terms) { t.Memory = 4096 },
+		"seccomp: must":             func(t *authz.Terms) { t.SeccompMust = true },
+		"seccomp: may":              func(*authz.Terms) {},
+		"host: true":                func(t *authz.Terms) { t.Host = true },
+		"host: false":               func(*authz.Terms) {},
+	} {
+		want := usual
+		change(&want)
+		policy := load(t, house[:strings.Index(house, "rules:")]+"rules:\n  - "+terms(text))
+		got := policy.Decide(alice, authz.Request{Target: container("x"), Kind: authz.Shell})
+		if !got.Allow || !reflect.DeepEqual(got.Terms, want) {
+			t.Errorf("%s: %+v, want %+v", text, got.Terms, want)
+		}
+	}
+}
+
+func TestTheHostIsEnteredOnlyWhereARuleSaysSo(t *testing.T) {
+	host := authz.Target{Runtime: "pid", ID: "4711", Host: true}
+	for text, allow := range map[string]bool{"": false, "host: false": false, "host: true": true} {
+		rule := `{name: r, who: ["*"], targets: [{runtime: pid}], allow: [shell], terms: {profile: wide, ` + text + "}}"
+		policy := load(t, house[:strings.Index(house, "rules:")]+"rules:\n  - "+strings.Replace(rule, ", }", "}", 1))
+		if got := policy.Decide(alice, authz.Request{Target: host, Kind: authz.Shell}); got.Allow != allow {
+			t.Errorf("%q: %+v", text, got)
+		}
 	}
 }
 
@@ -265,6 +304,17 @@ func TestAWrongPolicyDoesNotLoad(t *testing.T) {
 		{"half a digest", rule(terms(`image: "sha256:0123"`)), `p:3:80: "sha256:0123" is no digest: that is sha256: and 64 hex digits, in lower case`},
 		{"a digest in upper case", rule(terms(`image: "sha256:` + strings.Repeat("AB", 32) + `"`)), `AB" is no digest: that is`},
 		{"a digest of unknown kind", rule(terms("image: " + strings.Repeat("ab", 32))), `p:3:80: a digest begins with its kind: write "sha256:abababab…"`},
+		{"unknown capability", rule(terms("cap_add: [NET_ADMN]")), `p:3:83: unknown capability "NET_ADMN" (did you mean "NET_ADMIN"?)`},
+		{"unknown namespace", rule(terms("namespaces: [network]")), `p:3:86: unknown namespace "network" (`},
+		{"no namespace", rule(terms("namespaces: []")), "namespaces names none: leave it out for all"},
+		{"unknown user", rule(terms("user: root")), "p:3:79: is nobody"},
+		{"unknown cgroup", rule(terms("cgroup: targt")), `p:3:81: unknown cgroup "targt" (did you mean "target"?)`},
+		{"unknown seccomp", rule(terms("seccomp: yes")), `unknown seccomp`},
+		{"no size", rule(terms("memory: 5 GB")), `p:3:81: wants a size, such as 512M`},
+		{"a size of nothing", rule(terms("memory: 0")), `wants a size, such as 512M`},
+		{"a size out of this world", rule(terms("memory: 99999999999T")), `wants a size, such as 512M`},
+		{"no number", rule(terms("pids: -1")), `p:3:79: wants a number from 1 to 4194303`},
+		{"half a host", rule(terms("host: yes")), `p:3:79: wants true or false`},
 		{"image of a denial", rule(`{name: r, who: ["*"], targets: [{name: x}], deny: x, terms: {image: full}}`), "rule denies, and has terms"},
 		{"exec of anything", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [exec: ["* x"]]}`), `p:3:64: "*" is no program`},
 		{"exec of nothing", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [exec: [" "]]}`), "p:3:64: names no program"},
@@ -382,7 +432,7 @@ func TestANameIsShortAndPlain(t *testing.T) {
 func TestItIsPure(t *testing.T) {
 	allowed := map[string]bool{"net/netip": true, "time": true, "golang.org/x/crypto/ssh": true, "crypto/rsa": true,
 		"github.com/cartsshd/cartsshd/internal/strictyaml": true}
-	for _, std := range []string{"cmp", "encoding/base64", "errors", "fmt", "maps", "path", "slices", "strings", "unicode/utf8"} {
+	for _, std := range []string{"cmp", "encoding/base64", "errors", "fmt", "maps", "math", "path", "slices", "strconv", "strings", "unicode/utf8"} {
 		allowed[std] = true
 	}
 	files, _ := filepath.Glob("*.go")
@@ -471,7 +521,14 @@ type document struct {
 	Rules  authz.Rules  `yaml:"rules"`
 }
 
-var known = authz.Known{Profiles: []string{"general", "wide"}, Runtimes: []string{"docker", "pid"}, Images: []string{"full", "small"}}
+var known = authz.Known{Profiles: []string{"general", "wide"}, Runtimes: []string{"docker", "pid"}, Images: []string{"full", "small"},
+	Capabilities: []string{"NET_ADMIN", "SYS_PTRACE"}, Namespaces: []string{"mnt", "net"},
+	User: func(s string) error {
+		if s != "1000:27" {
+			return errors.New("is nobody")
+		}
+		return nil
+	}}
 
 // read reads a policy as config does.
 func read(text string) (*authz.Policy, error) {

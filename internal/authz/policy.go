@@ -33,12 +33,6 @@ type Rule struct {
 	Terms   strictyaml.At[TermsOfRule]                    `yaml:"terms"`
 }
 
-// TermsOfRule are a rule's Terms, as its file has them.
-type TermsOfRule struct {
-	Profile strictyaml.At[string] `yaml:"profile"`
-	Image   strictyaml.At[string] `yaml:"image"`
-}
-
 // Permission is one entry of allow: the word shell, or exec and its patterns.
 type Permission struct {
 	Shell bool      `yaml:"-"`
@@ -86,9 +80,12 @@ func isName(s string) bool {
 
 // Known is what rules may name besides people.
 type Known struct {
-	Profiles []string // at least one; the first is for rules that name none
-	Runtimes []string // at least one
-	Images   []string
+	Profiles     []string // at least one; the first is for rules that name none
+	Runtimes     []string // at least one
+	Images       []string
+	Capabilities []string // without CAP_
+	Namespaces   []string
+	User         func(string) error // what is wrong with a user; nil: nothing is a user
 }
 
 // New makes a policy of what a file says. The error is of type
@@ -252,38 +249,6 @@ func (c *compiler) allow(at strictyaml.At[Rule], r *rule) {
 		r.exec = append(r.exec, p.Exec...)
 	}
 }
-
-func (c *compiler) terms(t TermsOfRule) Terms {
-	return Terms{Profile: c.profile(t.Profile), Image: c.image(t.Image)}
-}
-
-func (c *compiler) profile(at strictyaml.At[string]) string {
-	if at.Value == "" {
-		return c.known.Profiles[0]
-	}
-	if !slices.Contains(c.known.Profiles, at.Value) {
-		c.problemf(at.Pos, "unknown profile %q (%s)", at.Value, strictyaml.Suggest(at.Value, c.known.Profiles))
-	}
-	return at.Value
-}
-
-// image is a name or a digest. Whether an image of that digest is there, only
-// who has opened them can know.
-func (c *compiler) image(at strictyaml.At[string]) string {
-	digest, isDigest := strings.CutPrefix(at.Value, "sha256:")
-	switch {
-	case at.Value == "" || slices.Contains(c.known.Images, at.Value):
-	case isDigest && !isSHA256(digest):
-		c.problemf(at.Pos, "%.80q is no digest: that is sha256: and 64 hex digits, in lower case", at.Value)
-	case isSHA256(at.Value):
-		c.problemf(at.Pos, `a digest begins with its kind: write "sha256:%.8s…"`, at.Value)
-	case !isDigest:
-		c.problemf(at.Pos, "no tools image is called %q (%s)", at.Value, strictyaml.Suggest(at.Value, c.known.Images))
-	}
-	return at.Value
-}
-
-func isSHA256(s string) bool { return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == "" }
 
 func missing[T any](a strictyaml.At[T]) bool { return a.Line == 0 }
 

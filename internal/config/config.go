@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cartsshd/cartsshd/internal/authz"
+	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/internal/strictyaml"
 )
 
@@ -74,7 +75,13 @@ const toolsImage = "/var/lib/cartsshd/tools.img"
 
 // known is what rules may name.
 func (c *Config) known() authz.Known {
-	known := authz.Known{Profiles: []string{"general"}, Runtimes: runtimeNames}
+	known := authz.Known{
+		Profiles:     nsexec.Profiles,
+		Runtimes:     runtimeNames,
+		Capabilities: nsexec.Capabilities,
+		Namespaces:   nsexec.Namespaces,
+		User:         func(s string) error { _, err := nsexec.ParseUser(s); return err },
+	}
 	for _, image := range c.Image {
 		if image.Name != "" && !slices.Contains(known.Images, string(image.Name)) {
 			known.Images = append(known.Images, string(image.Name))

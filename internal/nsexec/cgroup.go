@@ -2,6 +2,7 @@ package nsexec
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -23,19 +24,22 @@ import (
 // the init must outlive those whom it is to reap.
 type cgroup struct {
 	tree           *tree
+	above          *os.File // where it is: our tree's directory, or the container's cgroup
 	name           string
 	dir, run, kill *os.File
+	limits         []*limitTree // in which it has one of its own
 }
 
-func newCgroup(id string) (*cgroup, error) {
+// newCgroup makes one in our tree; or below another cgroup, if there is one.
+func newCgroup(id string, above *os.File) (*cgroup, error) {
 	tree, err := ourTree()
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Mkdirat(rawFD(tree.dir), id, 0o755); err != nil {
+	g := &cgroup{tree: tree, above: cmp.Or(above, tree.dir), name: id}
+	if err := unix.Mkdirat(rawFD(g.above), id, 0o755); err != nil {
 		return nil, &JoinError{Step: "make cgroup " + id, Err: err}
 	}
-	g := &cgroup{tree: tree, name: id}
 	if err := g.open(); err != nil {
 		_ = g.close()
 		return nil, err
@@ -49,7 +53,7 @@ func (g *cgroup) open() error {
 	}
 	// A mount of its own, of this directory alone: the session's init is given
 	// these descriptors, and ".." must not lead to the host's other cgroups.
-	dir, err := unix.OpenTree(rawFD(g.tree.dir), g.name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	dir, err := unix.OpenTree(rawFD(g.above), g.name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return &JoinError{Step: "open cgroup", Err: err}
 	}
@@ -70,7 +74,7 @@ func (g *cgroup) open() error {
 
 // filterDevices needs a descriptor that is more than a place (O_PATH).
 func (g *cgroup) filterDevices() error {
-	dir, err := openDir(rawFD(g.tree.dir), g.name)
+	dir, err := openDir(rawFD(g.above), g.name)
 	if err != nil {
 		return err
 	}
@@ -134,7 +138,7 @@ func (g *cgroup) has(pid int) error {
 	if err != nil {
 		return err
 	}
-	if !strings.HasSuffix(line, "/"+filepath.Base(g.tree.dir.Name())+"/"+g.name) {
+	if !strings.HasSuffix(line, "/"+filepath.Base(g.above.Name())+"/"+g.name) {
 		return fmt.Errorf("process %d is in cgroup %s", pid, line)
 	}
 	return nil
@@ -148,7 +152,14 @@ func (g *cgroup) close() error {
 			f.Close()
 		}
 	}
-	return errors.Join(err, removeEmpty(rawFD(g.tree.dir), g.name))
+	for _, t := range g.limits {
+		err = errors.Join(err, removeEmpty(rawFD(t.dir), g.name))
+	}
+	err = errors.Join(err, removeEmpty(rawFD(g.above), g.name))
+	if g.above != g.tree.dir {
+		g.above.Close()
+	}
+	return err
 }
 
 // removeEmpty removes a cgroup. A dying process is counted for a while.
@@ -164,6 +175,30 @@ func removeEmpty(at int, name string) error {
 		time.Sleep(wait)
 	}
 }
+
+// below opens the container's own cgroup, for a session that is to be under its
+// limits, where these are of the cgroup v2 tree; nil where they are not.
+func (p Profile) below(pid int) (*os.File, error) {
+	if !p.TargetCgroup {
+		return nil, nil
+	}
+	mount, err := cgroup2Mount()
+	if err != nil {
+		return nil, err
+	}
+	path, err := unifiedCgroup(strconv.Itoa(pid))
+	if err != nil {
+		return nil, gone(err)
+	}
+	path = filepath.Join(mount, path)
+	if controllers, err := os.ReadFile(path + "/cgroup.controllers"); err != nil || len(controllers) == 0 && !nestAnyway {
+		return nil, err
+	}
+	return os.Open(path)
+}
+
+// nestAnyway is for tests on hosts whose controllers are v1's.
+var nestAnyway = false
 
 // ownCgroup is our directory in the cgroup v2 tree, also of a hybrid host.
 var ownCgroup = sync.OnceValues(func() (string, error) {

@@ -26,7 +26,7 @@ func Check() error {
 		}
 		f.Close()
 	}
-	g, err := newCgroup(fmt.Sprintf("check-%d", os.Getpid()))
+	g, err := newCgroup(fmt.Sprintf("check-%d", os.Getpid()), nil)
 	if err != nil {
 		return tooOld(err)
 	}

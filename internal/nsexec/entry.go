@@ -41,6 +41,7 @@ type room struct {
 	unconfined bool     // no seccomp filter at all
 	label      lsmLabel // of the host's LSM
 	top        []entry  // of its root directory, if it has no /dev to mount on
+	joins      []string // cgroup.procs of the cgroups of v1 that it is to be in
 	ourCaps    uint64   // our own bounding set
 	ignored    []int    // signals that we ignore, and that it must not
 	oomAdjust  bool     // our own oom_score_adj is not 0
@@ -138,6 +139,10 @@ func (p *plan) prepare(r room) {
 	if r.oomAdjust {
 		f := p.call("open oom_score_adj", "openat", atCwd, str("/proc/self/oom_score_adj"), num("O_WRONLY", unix.O_WRONLY))
 		p.call("reset oom_score_adj", "write", p.result(f), str("0"), lit(1))
+	}
+	for _, file := range r.joins {
+		f := p.call("open "+file, "openat", atCwd, str(file), num("O_WRONLY", unix.O_WRONLY))
+		p.call("join "+file, "write", p.result(f), str("0"), lit(1))
 	}
 	for _, l := range r.limits {
 		// Ours may be lower than the container's, and not ours to raise.

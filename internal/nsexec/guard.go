@@ -22,6 +22,7 @@ import (
 type tree struct {
 	top, path string
 	dir       *os.File
+	limits    map[string]*limitTree // by their controllers
 
 	mu     sync.Mutex
 	socket *os.File // to the guard
@@ -39,9 +40,15 @@ var ourTree = sync.OnceValues(func() (*tree, error) {
 	t := &tree{top: top, path: path}
 	t.dir, err = os.Open(path)
 	if err == nil {
+		t.limits, err = newLimitTrees(filepath.Base(path))
+	}
+	if err == nil {
 		err = t.startGuard()
 	}
 	if err != nil {
+		for _, l := range t.limits {
+			_ = os.Remove(l.dir.Name())
+		}
 		return nil, errors.Join(err, os.Remove(path))
 	}
 	return t, nil
@@ -114,11 +121,15 @@ func (t *tree) startGuard() error {
 	_ = unix.SetNonblock(pair[0], true)
 	t.socket = os.NewFile(uintptr(pair[0]), "guard")
 
-	blob, err := guardPlan(filepath.Base(t.path)).encode()
+	files := []*os.File{null, null, null, theirs, kill, t.dir, parent}
+	for _, l := range t.limits {
+		files = append(files, l.dir, l.parent)
+	}
+	blob, err := guardPlan(filepath.Base(t.path), 1+len(t.limits)).encode()
 	if err != nil {
 		return err
 	}
-	pid, err := runHelper([]*os.File{null, null, null, theirs, t.dir, kill, parent})
+	pid, err := runHelper(files)
 	if err != nil {
 		return err
 	}
@@ -127,23 +138,23 @@ func (t *tree) startGuard() error {
 	return err
 }
 
-// The guard's descriptors, by number, after its streams and its socket.
+// The guard's descriptors, by number, after its streams and its socket: from
+// guardTrees on two for each of our trees, ours and the directory that it is in.
 const (
-	guardTree = fdSocket + 1 + iota
-	guardKill
-	guardParent
+	guardKill = fdSocket + 1 + iota
+	guardTrees
 )
 
-func guardPlan(name string) *plan {
+func guardPlan(name string, trees int) *plan {
 	p := &plan{}
 	// The daemon may have been started with descriptors that outlive execve.
-	p.closeFrom(guardParent + 1)
+	p.closeFrom(uint64(guardTrees + 2*trees))
 	p.call("name the guard", "prctl", num("PR_SET_NAME", unix.PR_SET_NAME), str("cartsshd-guard"))
 	p.call("hide from tracers", "prctl", num("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE), lit(0))
 	p.call("leave the daemon's terminal", "setsid")
 	p.blockSignals()
 	p.call("have children reaped", "rt_sigaction", num("SIGCHLD", uint64(unix.SIGCHLD)), raw("SIG_IGN", 1, 0, 0, 0), null, lit(8))
-	p.call("guard", "guard", num("tree", guardTree), num("kill", guardKill), num("parent", guardParent), str(name))
+	p.call("guard", "guard", num("kill", guardKill), num("trees", guardTrees), lit(uint64(trees)), str(name))
 	return p
 }
 

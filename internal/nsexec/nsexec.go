@@ -95,6 +95,7 @@ func (c *Cmd) End() {
 
 // Close is End, and takes the session's cgroup away.
 func (c *Cmd) Close() error {
+	c.forget()
 	if c.s == nil {
 		return nil
 	}

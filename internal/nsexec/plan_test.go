@@ -48,6 +48,7 @@ func TestPlansAreAsReviewed(t *testing.T) {
 	user := dockerRoom()
 	user.init = insider{User{UID: 1000, GID: 1000, Groups: []int{27}}, 1 << unix.CAP_NET_BIND_SERVICE}
 	user.filters, user.label = []filter{{{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}}}, "exec docker-default"
+	user.joins = []string{"/sys/fs/cgroup/pids/0197/cgroup.procs"}
 	user.top = []entry{{name: "bin", kind: os.ModeDir}, {name: "lib", kind: os.ModeSymlink, link: "usr/lib"}, {name: "init"}}
 	restricted := &Cmd{Path: Tools + "/bin/id", Args: []string{"id"}, ID: "0197", Profile: Profile{Name: "restricted"}}
 	bare := &Cmd{Path: "tcpdump", Args: []string{"tcpdump", "-i", "eth0"}, ID: "0197", Dir: "/srv"}

@@ -174,6 +174,21 @@ func (p Profile) user(r room) User {
 	return User{}
 }
 
+// limits are in words, for the record.
+func (p Profile) limits() string {
+	var words []string
+	if p.Memory > 0 {
+		words = append(words, fmt.Sprintf("memory %d bytes", p.Memory))
+	}
+	if p.Processes > 0 {
+		words = append(words, fmt.Sprintf("%d processes", p.Processes))
+	}
+	if p.TargetCgroup {
+		words = append(words, "the container's")
+	}
+	return strings.Join(words, ", ")
+}
+
 // join leaves out the namespaces that are not to be joined.
 func (p Profile) join(r *room) error {
 	if p.Namespaces != nil {

@@ -174,15 +174,42 @@ func (c *Cmd) gather() (*inherited, *plan, error) {
 	if err != nil {
 		return h, nil, err
 	}
-	if h.cgroup, err = newCgroup(c.ID); err != nil {
+	if h.cgroup, r.joins, err = c.cgroup(r); err != nil {
 		return h, nil, err
 	}
 	g := h.cgroup
-	if err := g.give(r); err != nil {
-		return h, nil, err
-	}
 	h.list = append(streams, nil, c.Target, root, c.Tools, dev, pts, g.dir, g.run, g.kill, proc, top)
 	return h, c.entry(r), nil
+}
+
+// cgroup makes the session's, and returns what it has to join besides.
+func (c *Cmd) cgroup(r room) (g *cgroup, joins []string, err error) {
+	pid, err := pidOf(c.Target)
+	if err != nil {
+		return nil, nil, err
+	}
+	above, err := c.Profile.below(pid)
+	if err != nil {
+		return nil, nil, err
+	}
+	if g, err = newCgroup(c.ID, above); err != nil {
+		return nil, nil, err
+	}
+	if c.Profile.TargetCgroup {
+		joins, err = targetCgroups(pid)
+	}
+	if err == nil {
+		var more []string
+		more, err = g.limit(c.Profile) // the narrower ones last
+		joins = append(joins, more...)
+	}
+	if err == nil {
+		err = errors.Join(g.give(r), alive(c.Target)) // whose number it was that we asked of
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, g.close())
+	}
+	return g, joins, nil
 }
 
 // made keeps what was made until the session has it.
@@ -416,6 +443,7 @@ type Privileges struct {
 	Namespaces   []string // that are joined
 	Seccomp      string   // in words
 	LSM          string   // label, if there is one to be taken
+	Limits       string   // in words
 }
 
 // Privileges says what Start will give, if the container does not change
@@ -431,6 +459,7 @@ func (c *Cmd) Privileges() (Privileges, error) {
 		Namespaces:   strings.Fields(nsFiles(r.namespaces)),
 		Seccomp:      r.seccomp(),
 		LSM:          strings.TrimPrefix(string(r.label), "exec "),
+		Limits:       c.Profile.limits(),
 	}, nil
 }
 

@@ -14,7 +14,7 @@ const pidRuntime = "pid"
 
 // PID is the processes of the host, as containers: what no runtime knows of
 // can be entered by the number of a process in it. The host's own processes
-// are not containers.
+// are in none, and are found with a mark on them.
 type PID struct{}
 
 // Name is that of the runtime in a login.

@@ -34,19 +34,39 @@ func (s *Server) enter(cmd *nsexec.Cmd, tools Tools) (process, error) {
 	return cmd, nil
 }
 
-// command is what is started for what was asked.
-func (s *session) command(ask ask, who authz.Subject, target *router.Target, d authz.Decision) *nsexec.Cmd {
-	cmd := &nsexec.Cmd{
-		Env:     s.environment(who, target),
-		TTY:     s.streams.tty,
-		ID:      s.record.ID(),
-		Target:  target.Process,
-		Profile: nsexec.Profile{Name: d.Terms.Profile},
-		Ready:   s.record.Durable,
+// privileges is what a command is given.
+func (s *Server) privileges(cmd *nsexec.Cmd) (nsexec.Privileges, error) {
+	if s.start != nil {
+		return nsexec.Privileges{}, nil
 	}
+	return cmd.Privileges()
+}
+
+// profile is what a rule's terms mean.
+func profile(t authz.Terms) nsexec.Profile {
+	p := nsexec.Profile{
+		Name:         t.Profile,
+		CapAdd:       t.CapAdd,
+		CapDrop:      t.CapDrop,
+		Namespaces:   t.Namespaces,
+		Host:         t.Host,
+		TargetCgroup: t.Cgroup == authz.CgroupTarget,
+		Memory:       t.Memory,
+		Processes:    t.Pids,
+		SeccompMust:  t.SeccompMust,
+	}
+	if t.User != "" {
+		p.User, _ = nsexec.ParseUser(t.User) // which has read it before: authz.Known
+	}
+	return p
+}
+
+// fill makes of a command what was asked.
+func (s *session) fill(cmd *nsexec.Cmd, ask ask, who authz.Subject, target *router.Target, d authz.Decision) {
+	cmd.Env, cmd.TTY = s.environment(who, target), s.streams.tty
+	cmd.ID, cmd.Ready = s.record.ID(), s.record.Durable
 	cmd.Path, cmd.Args = program(ask, s.pty != nil, d)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.streams.theirs[0], s.streams.theirs[1], s.streams.theirs[2]
-	return cmd
 }
 
 // program is the image's bash, which does what ssh users expect of a login

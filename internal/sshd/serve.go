@@ -43,7 +43,14 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	}
 	s.keep(s.tools)
 
-	s.record, err = s.server.Record.Begin(s.meta(ask, who, target, decision))
+	cmd := &nsexec.Cmd{Target: target.Process, Profile: profile(decision.Terms)}
+	given, err := s.server.privileges(cmd)
+	if err != nil {
+		return s.shut(ask, who, target, decision, err)
+	}
+	s.keep(cmd)
+
+	s.record, err = s.server.Record.Begin(s.meta(ask, who, target, decision, given))
 	if err != nil {
 		return unrecorded(err)
 	}
@@ -52,7 +59,8 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 		return notEntered(target, decision, err)
 	}
 	s.keep(s.streams)
-	process, err := s.server.enter(s.command(ask, who, target, decision), s.tools)
+	s.fill(cmd, ask, who, target, decision)
+	process, err := s.server.enter(cmd, s.tools)
 	s.streams.handedOver()
 	if errors.Is(err, audit.ErrUnrecorded) {
 		s.record = nil // there is none
@@ -136,18 +144,19 @@ func (s *session) question(ask ask, target *router.Target) authz.Request {
 	}
 }
 
-func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d authz.Decision) audit.Meta {
+func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d authz.Decision, given nsexec.Privileges) audit.Meta {
 	m := audit.Meta{
-		Person:  s.person(who),
-		Client:  s.client(),
-		Login:   s.login,
-		Target:  *recorded(target),
-		Rule:    d.Rule,
-		Profile: d.Terms.Profile,
-		Kind:    string(ask.kind),
-		Command: ask.command,
-		Argv:    d.Argv,
-		Tools:   s.tools.ID(),
+		Privileges: (*audit.Privileges)(&given),
+		Person:     s.person(who),
+		Client:     s.client(),
+		Login:      s.login,
+		Target:     *recorded(target),
+		Rule:       d.Rule,
+		Profile:    d.Terms.Profile,
+		Kind:       string(ask.kind),
+		Command:    ask.command,
+		Argv:       d.Argv,
+		Tools:      s.tools.ID(),
 	}
 	if s.pty != nil {
 		m.PTY = &audit.PTY{Term: s.pty.term, Cols: s.pty.size.Cols, Rows: s.pty.size.Rows}
@@ -200,6 +209,14 @@ func (s *session) deny(ask ask, who authz.Subject, target *router.Target, d auth
 		reason: "denied",
 		err:    err,
 	}
+}
+
+// shut is for who may enter, and cannot: there is nothing to enter any more, or
+// not on the rule's terms.
+func (s *session) shut(ask ask, who authz.Subject, target *router.Target, d authz.Decision, err error) ending {
+	denied := s.deny(ask, who, target, authz.Decision{Rule: d.Rule, Why: err.Error()})
+	denied.words = notEntered(target, d, err).words
+	return denied
 }
 
 // attend stays with a running command until the session is over, in whichever

@@ -85,7 +85,7 @@ static s64 call(s64 nr, const u64 *a)
 #define CALL(nr, ...) call(nr, (u64[6]){__VA_ARGS__})
 
 enum {
-	POLLIN = 1, WNOHANG = 1, WALL = 0x40000000, EINTR = 4, EMFILE = 24, CTRUNC = 8, REMOVEDIR = 0x200, DT_DIR = 4,
+	POLLIN = 1, WNOHANG = 1, WALL = 0x40000000, ENOENT = 2, EINTR = 4, EMFILE = 24, CTRUNC = 8, REMOVEDIR = 0x200, DT_DIR = 4,
 	SIGCHLD = 17, CLONE_INTO_CGROUP_HIGH = 2
 };
 
@@ -221,12 +221,18 @@ static int serve(char *shown)
  */
 static void clear(const u64 *a)
 {
-	u64 dir = a[0], killer = a[1], parent = a[2], name = a[3];
+	u64 killer = a[0], trees = a[1], count = a[2], name = a[3];
 	u64 pause[2] = {0, 20000000};
 
 	for (int i = 0; i < 500; i++) {
-		sweep(dir);
-		if (CALL(UNLINKAT, parent, name, REMOVEDIR) == 0)
+		int left = 0;
+
+		for (u64 tree = trees; tree < trees + 2 * count; tree += 2) {
+			sweep(tree);
+			s64 r = CALL(UNLINKAT, tree + 1, name, REMOVEDIR);
+			left |= r && r != -ENOENT;
+		}
+		if (!left)
 			return;
 		if (i == 50)
 			CALL(WRITE, killer, (u64)"1", 1);

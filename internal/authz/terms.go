@@ -1,0 +1,167 @@
+package authz
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cartsshd/cartsshd/internal/strictyaml"
+)
+
+// Terms are the conditions of an allowed session. What they mean, nsexec.Profile
+// says; here they are words.
+type Terms struct {
+	Profile string
+	Image   string // the tools image that it must have: a name, or "sha256:" and the digest in hex; empty: any
+
+	User            string   // UID[:GID[,GID…]], instead of the profile's
+	CapAdd, CapDrop []string // without CAP_
+	Namespaces      []string // nil: all
+	Cgroup          string   // CgroupSession or CgroupTarget
+	Memory          int64    // bytes; 0: no limit
+	Pids            int      // 0: no limit
+	SeccompMust     bool     // no session without the container's seccomp filter
+	Host            bool     // a process of the host itself may be entered
+}
+
+// Whose limits a session is under.
+const (
+	CgroupSession = "session" // its own
+	CgroupTarget  = "target"  // the container's
+)
+
+// TermsOfRule are a rule's Terms, as its file has them.
+type TermsOfRule struct {
+	Profile    strictyaml.At[string]                  `yaml:"profile"`
+	Image      strictyaml.At[string]                  `yaml:"image"`
+	User       strictyaml.At[string]                  `yaml:"user"`
+	CapAdd     []strictyaml.At[string]                `yaml:"cap_add"`
+	CapDrop    []strictyaml.At[string]                `yaml:"cap_drop"`
+	Namespaces strictyaml.At[[]strictyaml.At[string]] `yaml:"namespaces"`
+	Cgroup     strictyaml.At[string]                  `yaml:"cgroup"`
+	Memory     Size                                   `yaml:"memory"`
+	Pids       Number                                 `yaml:"pids"`
+	Seccomp    strictyaml.At[string]                  `yaml:"seccomp"`
+	Host       Switch                                 `yaml:"host"`
+}
+
+// Size is a number of bytes, with K, M, G or T for powers of 1024.
+type Size int64
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (s *Size) UnmarshalText(text []byte) error {
+	number, shift := string(text), 0
+	if n := len(number); n > 0 {
+		if i := strings.IndexByte("KMGT", number[n-1]); i >= 0 {
+			number, shift = number[:n-1], 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseUint(number, 10, 63)
+	if err != nil || n == 0 || n > math.MaxInt64>>shift {
+		return errors.New("wants a size, such as 512M")
+	}
+	*s = Size(n << shift)
+	return nil
+}
+
+// Number counts something, from 1 on.
+type Number int
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (n *Number) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseUint(string(text), 10, 22)
+	if err != nil || v == 0 {
+		return errors.New("wants a number from 1 to 4194303")
+	}
+	*n = Number(v)
+	return nil
+}
+
+// Switch is true or false, and not yes or on.
+type Switch bool
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (s *Switch) UnmarshalText(text []byte) error {
+	if string(text) != "true" && string(text) != "false" {
+		return errors.New("wants true or false")
+	}
+	*s = string(text) == "true"
+	return nil
+}
+
+func (c *compiler) terms(t TermsOfRule) Terms {
+	return Terms{
+		Profile:     c.profile(t.Profile),
+		Image:       c.image(t.Image),
+		User:        c.user(t.User),
+		CapAdd:      c.capabilities(t.CapAdd),
+		CapDrop:     c.capabilities(t.CapDrop),
+		Namespaces:  c.namespaces(t.Namespaces),
+		Cgroup:      c.oneOf("cgroup", t.Cgroup, CgroupSession, CgroupTarget),
+		Memory:      int64(t.Memory),
+		Pids:        int(t.Pids),
+		SeccompMust: c.oneOf("seccomp", t.Seccomp, "may", "must") == "must",
+		Host:        bool(t.Host),
+	}
+}
+
+func (c *compiler) profile(at strictyaml.At[string]) string {
+	return c.oneOf("profile", at, c.known.Profiles...)
+}
+
+// oneOf is the first of the words if none is said.
+func (c *compiler) oneOf(what string, at strictyaml.At[string], words ...string) string {
+	if at.Value == "" {
+		return words[0]
+	}
+	if !slices.Contains(words, at.Value) {
+		c.problemf(at.Pos, "unknown %s %q (%s)", what, at.Value, strictyaml.Suggest(at.Value, words))
+	}
+	return at.Value
+}
+
+func (c *compiler) user(at strictyaml.At[string]) string {
+	if at.Value != "" && c.known.User != nil {
+		if err := c.known.User(at.Value); err != nil {
+			c.problemf(at.Pos, "%v", err)
+		}
+	}
+	return at.Value
+}
+
+func (c *compiler) capabilities(list []strictyaml.At[string]) (names []string) {
+	for _, at := range list {
+		names = append(names, c.oneOf("capability", strictyaml.At[string]{Pos: at.Pos, Value: strings.TrimPrefix(at.Value, "CAP_")}, c.known.Capabilities...))
+	}
+	return names
+}
+
+func (c *compiler) namespaces(list strictyaml.At[[]strictyaml.At[string]]) (names []string) {
+	if emptyList(list) {
+		c.problemf(list.Pos, "namespaces names none: leave it out for all")
+	}
+	for _, at := range list.Value {
+		names = append(names, c.oneOf("namespace", at, c.known.Namespaces...))
+	}
+	return names
+}
+
+// image is a name or a digest. Whether an image of that digest is there, only
+// who has opened them can know.
+func (c *compiler) image(at strictyaml.At[string]) string {
+	digest, isDigest := strings.CutPrefix(at.Value, "sha256:")
+	switch {
+	case at.Value == "" || slices.Contains(c.known.Images, at.Value):
+	case isDigest && !isSHA256(digest):
+		c.problemf(at.Pos, "%.80q is no digest: that is sha256: and 64 hex digits, in lower case", at.Value)
+	case isSHA256(at.Value):
+		c.problemf(at.Pos, `a digest begins with its kind: write "sha256:%.8s…"`, at.Value)
+	case !isDigest:
+		c.problemf(at.Pos, "no tools image is called %q (%s)", at.Value, strictyaml.Suggest(at.Value, c.known.Images))
+	}
+	return at.Value
+}
+
+func isSHA256(s string) bool { return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == "" }
