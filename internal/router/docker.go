@@ -26,8 +26,8 @@ type Docker struct {
 	socket string
 	client *http.Client
 
-	state    atomic.Pointer[dockerState] // nil until the data root is known
-	fallback *dockerState                // while it is not; or nil
+	state    atomic.Pointer[stateDir] // nil until the data root is known
+	fallback *stateDir                // while it is not; or nil
 }
 
 // Limits of what an engine may answer.

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,14 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stateFile is what a Docker engine has on disk of one container, as read. It
-// is not changed any more.
+// layout is how a runtime keeps its containers in a directory: each has a
+// directory of its own in it, with these files.
+type layout struct {
+	files []string // the first must be there; the others may be
+	holds func(name string) bool
+	parse func(dir, id string, texts [][]byte) (Found, error)
+
+	// oneEach tells that the runtime gives a name to one container only.
+	oneEach bool
+}
+
+// stateFile is what a runtime has on disk of one container, as read. It is not
+// changed any more.
 type stateFile struct {
-	id      string // of its directory
-	path    string // below the directory of all
-	version fileVersion
-	found   Found
-	err     error // why it says nothing
+	id       string   // of its directory
+	paths    []string // below the directory of all
+	versions []fileVersion
+	found    Found
+	err      error // why it says nothing
 }
 
 // fileVersion proves that a file which is only ever replaced is still the one
@@ -45,9 +55,17 @@ const maxStateFile = 1 << 20 // bytes
 
 // unchanged asks the kernel whether this is still what there is.
 func (f *stateFile) unchanged(dir *os.File) bool {
-	var st unix.Stat_t
-	err := unix.Fstatat(int(dir.Fd()), f.path, &st, unix.AT_SYMLINK_NOFOLLOW)
-	return err == nil && versionOf(&st) == f.version
+	for i, version := range f.versions {
+		var st unix.Stat_t
+		err := unix.Fstatat(int(dir.Fd()), f.paths[i], &st, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.ENOENT) {
+			st, err = unix.Stat_t{}, nil
+		}
+		if err != nil || versionOf(&st) != version {
+			return false
+		}
+	}
+	return len(f.versions) > 0
 }
 
 // copy returns what the file says, to keep.
@@ -57,23 +75,58 @@ func (f *stateFile) copy() Found {
 	return found
 }
 
-// readStateFile returns nil if there is none: a container that is being made
-// or removed has a directory only.
-func readStateFile(dir *os.File, id string) *stateFile {
-	f := &stateFile{id: id, path: id + "/config.v2.json"}
-	var text []byte
-	text, f.version, f.err = readVersion(dir, f.path)
-	if errors.Is(f.err, unix.ENOENT) || errors.Is(f.err, unix.ENOTDIR) {
-		return nil
+// read returns nil if there is none: a container that is being made or removed
+// has a directory only.
+func (l *layout) read(dir *os.File, id string) *stateFile {
+	f := &stateFile{id: id}
+	texts := make([][]byte, len(l.files))
+	err := trustedEntry(dir, id)
+	for i, name := range l.files {
+		if err != nil {
+			break
+		}
+		var version fileVersion
+		texts[i], version, err = readVersion(dir, id+"/"+name)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+			if i == 0 {
+				return nil
+			}
+			texts[i], version, err = nil, fileVersion{}, nil
+		}
+		f.paths, f.versions = append(f.paths, id+"/"+name), append(f.versions, version)
 	}
-	if f.err == nil {
-		f.found, f.err = parseState(id, text)
-		f.found.Source = dir.Name() + "/" + f.path
+	if err == nil {
+		f.found, err = l.parse(dir.Name(), id, texts)
 	}
-	if f.err != nil {
-		f.err = fmt.Errorf("%s/%s: %w", dir.Name(), f.path, f.err)
+	if err != nil {
+		at := id + "/" + l.files[max(0, len(f.paths)-1)]
+		f.err = fmt.Errorf("%s/%s: %w", dir.Name(), at, err)
+		return f
+	}
+	if f.found.Source == "" {
+		f.found.Source = dir.Name() + "/" + f.paths[0]
 	}
 	return f
+}
+
+// trustedEntry fails if others than root may put files in a directory. What is
+// none is seen when it is opened.
+func trustedEntry(dir *os.File, name string) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	return trustedStat(&st)
+}
+
+// trustedStat fails if others than root may write. Who could would choose the
+// labels by which a policy judges.
+func trustedStat(st *unix.Stat_t) error {
+	if st.Mode&0o022 != 0 || st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return errors.New("others may write to it")
+	}
+	return nil
 }
 
 // readVersion reads a file below dir, and no symbolic link on the way.
@@ -98,22 +151,13 @@ func readVersion(dir *os.File, path string) (text []byte, v fileVersion, err err
 	case st.Size > maxStateFile:
 		return nil, v, fmt.Errorf("is larger than %d bytes", maxStateFile)
 	}
+	if err := trustedStat(&st); err != nil {
+		return nil, v, err
+	}
 	// What is longer by now was written to, and is half a file.
 	text = make([]byte, st.Size)
 	_, err = io.ReadFull(file, text)
 	return text, v, err
-}
-
-func parseState(id string, text []byte) (Found, error) {
-	var in inspection
-	if err := json.Unmarshal(text, &in); err != nil {
-		return Found{}, err
-	}
-	found, err := in.found()
-	if err == nil && found.ID != id {
-		err = fmt.Errorf("is about another container, %s", found.ID)
-	}
-	return found, err
 }
 
 // stateFiles are those of all containers.
@@ -145,9 +189,9 @@ func index(files []*stateFile) *stateFiles {
 // exact returns the one whose full ID or name this is, if it can be told
 // without the others.
 func (all *stateFiles) exact(id string) *stateFile {
-	f := all.byName[id]
-	if isContainerID(id) {
-		f = all.byID[id] // which comes before a name
+	f := all.byID[id] // which comes before a name
+	if f == nil && !isContainerID(id) {
+		f = all.byName[id]
 	}
 	if f == nil || f.err != nil {
 		return nil
