@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -82,6 +84,9 @@ func (d *Docker) Find(ctx context.Context, id string) ([]Found, error) {
 		if err == nil {
 			return found, nil
 		}
+		if d.absent(err) {
+			return nil, nil
+		}
 		if state = d.fallback; state == nil {
 			return nil, fmt.Errorf("%w; and %w", err, errNoRoot)
 		}
@@ -99,6 +104,16 @@ func (d *Docker) Find(ctx context.Context, id string) ([]Found, error) {
 		err = fmt.Errorf("%w; nor does the disk tell: %v", err, doubt)
 	}
 	return found, err
+}
+
+// absent tells whether there is no Docker on this host: neither the usual socket
+// nor the usual data root.
+func (d *Docker) absent(err error) bool {
+	if d.fallback == nil || !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err = os.Lstat(d.fallback.dir)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 var errNoRoot = errors.New("its data root is not known (name it in the configuration: runtimes: docker: root)")
@@ -129,7 +144,11 @@ func (d *Docker) List(ctx context.Context) ([]Found, error) {
 			return found, nil
 		}
 	}
-	return d.listed(ctx, map[string][]string{}, maxStateDirs)
+	found, err := d.listed(ctx, map[string][]string{}, maxStateDirs)
+	if d.state.Load() == nil && d.absent(err) {
+		return nil, nil
+	}
+	return found, err
 }
 
 // learn takes note of where the engine keeps its state. Many may say so at

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,10 +14,11 @@ import (
 // owner returns the container that a process belongs to: one that another
 // runtime knows, or else the init of its PID namespace.
 //
-// A container is known by the IDs in the cgroup of the process; then, as it
-// may have been moved out of there, or have come in from outside, of those
+// A container is known by the IDs in the cgroup of the process; or as one that
+// runs and that the kernel has the process in; then, as the process may have
+// been moved out of there, or have come in from outside, by the cgroups of those
 // that share its mount namespace; then of those that share its PID namespace.
-func (t *Table) owner(ctx context.Context, m Match) (Match, error) {
+func (q *inquiry) owner(ctx context.Context, m Match) (Match, error) {
 	own, err := cgroupPaths(m.PID)
 	if err != nil {
 		return Match{}, fmt.Errorf("router: %s: %w", m, err)
@@ -24,16 +26,30 @@ func (t *Table) owner(ctx context.Context, m Match) (Match, error) {
 	if inSession(own) {
 		return Match{}, fmt.Errorf("router: %s belongs to a session of this server", m)
 	}
-	if owner, err := t.ownerOf(ctx, m, own); err != nil || owner.ID != "" {
-		return owner, err
+	owner, unknown := q.ownerOf(ctx, m, own)
+	if owner.ID == "" {
+		if owner, err = q.holder(ctx, m); err != nil {
+			return Match{}, err
+		}
 	}
+	if owner.ID != "" {
+		return owner, q.taken(owner)
+	}
+	if unknown != nil {
+		return Match{}, unknown
+	}
+	return q.kinsOwner(ctx, m)
+}
+
+// kinsOwner is owner by those that the process shares a container with.
+func (q *inquiry) kinsOwner(ctx context.Context, m Match) (Match, error) {
 	kin, err := kinOf(m.PID)
 	if err != nil {
 		return Match{}, fmt.Errorf("router: %s: %w", m, err)
 	}
 	for _, paths := range [][]string{kin.mounts, kin.space} {
-		if owner, err := t.ownerOf(ctx, m, paths); err != nil || owner.ID != "" {
-			return owner, err
+		if owner, err := q.ownerOf(ctx, m, paths); err != nil || owner.ID != "" {
+			return owner, cmp.Or(err, q.taken(owner))
 		}
 	}
 	if kin.init != 0 {
@@ -51,10 +67,10 @@ func inSession(paths []string) bool {
 // ownerOf returns the container whose cgroups these are; the zero Match if
 // they are no container's. A runtime that cannot be asked is an error: its
 // containers are not to be had as mere processes while it is down.
-func (t *Table) ownerOf(ctx context.Context, m Match, paths []string) (Match, error) {
+func (q *inquiry) ownerOf(ctx context.Context, m Match, paths []string) (Match, error) {
 	var owners []Match
 	for _, path := range distinct(paths) {
-		owner, err := t.outermost(ctx, path)
+		owner, err := q.outermost(ctx, path)
 		if err != nil {
 			return Match{}, fmt.Errorf("router: %s belongs to a container, but not all could be asked for it: %w", m, err)
 		}
@@ -73,35 +89,57 @@ func (t *Table) ownerOf(ctx context.Context, m Match, paths []string) (Match, er
 }
 
 // outermost returns the outermost container of a cgroup's path. What lies
-// deeper is that container's own.
-func (t *Table) outermost(ctx context.Context, path string) (Match, error) {
+// deeper is that container's own, which may call it what it likes: as another
+// container's, below a path of its own.
+func (q *inquiry) outermost(ctx context.Context, path string) (Match, error) {
 	for _, id := range foreignIDs(path) {
-		m, err := t.byFullID(ctx, id)
+		m, err := q.byFullID(ctx, id)
 		if err != nil {
 			return Match{}, fmt.Errorf("%s: %w", id, err)
 		}
-		if m.ID != "" {
+		if m.ID != "" && m.hasStem(stem(path, id)) {
 			return m, nil
 		}
 	}
 	return Match{}, nil
 }
 
-// byFullID returns the zero Match if there is no such container.
-func (t *Table) byFullID(ctx context.Context, id string) (Match, error) {
-	var others []Runtime
-	for _, r := range t.Runtimes {
-		if r.Name() != pidRuntime {
-			others = append(others, r)
-		}
+// stem is a cgroup's path as far as it names a container.
+func stem(path, id string) string {
+	before, _, _ := strings.Cut(path, id)
+	return before + id
+}
+
+// hasStem tells whether the container's own init is there. One that has none
+// cannot say.
+func (m Match) hasStem(stem string) bool {
+	if m.PID == 0 {
+		return true
 	}
-	matches, failures := t.ask(ctx, others, id)
+	paths, _ := cgroupPaths(m.PID)
+	return slices.ContainsFunc(paths, func(path string) bool { return strings.HasPrefix(path, stem) })
+}
+
+// byFullID returns the zero Match if there is no such container.
+func (q *inquiry) byFullID(ctx context.Context, id string) (Match, error) {
+	matches, failures := q.ask(ctx, q.containers(), byID(id))
 	for _, m := range matches {
 		if m.ID == id {
 			return m, nil
 		}
 	}
 	return Match{}, errors.Join(failures...)
+}
+
+// containers are the runtimes that have containers.
+func (t *Table) containers() []Runtime {
+	var others []Runtime
+	for _, r := range t.Runtimes {
+		if r.Name() != pidRuntime {
+			others = append(others, r)
+		}
+	}
+	return others
 }
 
 // kin is the cgroups of those that a process shares a container with.

@@ -9,11 +9,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // stat is some of proc_pid_stat(5).
 type stat struct {
 	state   byte   // field 3: 'Z' is a zombie
+	parent  int    // field 4
 	kernel  bool   // field 9 has PF_KTHREAD
 	started uint64 // field 22, in clock ticks since boot
 }
@@ -31,8 +34,9 @@ func readStat(pid int) (stat, error) {
 	}
 	const PF_KTHREAD = 0x00200000 // include/linux/sched.h
 	flags, _ := strconv.ParseUint(fields[6], 10, 64)
+	parent, _ := strconv.Atoi(fields[1])
 	started, err := strconv.ParseUint(fields[19], 10, 64)
-	return stat{state: fields[0][0], kernel: flags&PF_KTHREAD != 0, started: started}, err
+	return stat{state: fields[0][0], parent: parent, kernel: flags&PF_KTHREAD != 0, started: started}, err
 }
 
 // statusField returns a field of proc_pid_status(5), without its name.
@@ -52,6 +56,43 @@ func statusField(pid int, name string) (string, error) {
 // namespace names the namespace of a process: "mnt:[4026531841]".
 func namespace(pid int, kind string) (string, error) {
 	return os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+}
+
+// namespaceInode is its number alone.
+func namespaceInode(pid int, kind string) (uint64, error) {
+	path := fmt.Sprintf("/proc/%d/ns/%s", pid, kind)
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return st.Ino, nil
+}
+
+// pidSpaces are the PID namespace of a process and those that it is below, up
+// to ours, and without it.
+func pidSpaces(pid int) ([]uint64, error) {
+	host, err := namespaceInode(os.Getpid(), "pid")
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/pid", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	var spaces []uint64
+	for err == nil {
+		var st unix.Stat_t
+		if err = unix.Fstat(fd, &st); err != nil || st.Ino == host {
+			unix.Close(fd)
+			break
+		}
+		spaces = append(spaces, st.Ino)
+		var parent int
+		parent, err = unix.IoctlRetInt(fd, unix.NS_GET_PARENT)
+		unix.Close(fd)
+		fd = parent
+	}
+	if errors.Is(err, unix.EPERM) { // the next is above ours
+		err = nil
+	}
+	return spaces, err
 }
 
 // cgroupPaths returns the distinct paths of proc_pid_cgroup(5), of all

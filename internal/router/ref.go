@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -18,21 +19,29 @@ const (
 // ParseRef reads a login: NAME, runtime:NAME or pid:NUMBER. Bare digits are a
 // name; whether they are a process is seen when no container is called so.
 //
-// A NAME is what Docker takes for one, [a-zA-Z0-9][a-zA-Z0-9_.-]*: letters,
-// digits and nothing that means something to a path, a shell or a terminal.
+// A NAME is what any runtime takes for one, [a-zA-Z0-9][a-zA-Z0-9_.+-]*:
+// letters, digits and nothing that means something to a shell or a terminal. Or
+// it is up to three of those with slashes between, namespace/pod/container,
+// which is never made a path of.
 func ParseRef(login string) (Ref, error) {
 	runtime, id, qualified := strings.Cut(login, ":")
 	if !qualified {
 		runtime, id = "", login
 	}
 	ref := Ref{Runtime: runtime, ID: id}
-	if len(login) > maxLogin || !plain(id) || qualified && !plain(runtime) {
+	if len(login) > maxLogin || !named(id) || qualified && !plain(runtime) {
 		return Ref{}, fmt.Errorf("router: %s: %w", quote(login), ErrBadName)
 	}
 	if runtime == pidRuntime && parsePID(id) == 0 {
 		return Ref{}, fmt.Errorf("router: %s: not the number of a process", quote(login))
 	}
 	return ref, nil
+}
+
+// named tells whether a login may name a container so.
+func named(id string) bool {
+	parts := strings.Split(id, "/")
+	return len(parts) <= 3 && !slices.ContainsFunc(parts, func(part string) bool { return !plain(part) })
 }
 
 // plain tells whether name may be a container's name or ID.
@@ -42,7 +51,7 @@ func plain(name string) bool {
 	}
 	for i, c := range []byte(name) {
 		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !letter && (i == 0 || !strings.ContainsRune("_.-", rune(c))) {
+		if !letter && (i == 0 || !strings.ContainsRune("_.+-", rune(c))) {
 			return false
 		}
 	}

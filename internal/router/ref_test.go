@@ -15,6 +15,10 @@ func TestParseRefReadsEverySpelling(t *testing.T) {
 		"4711":                        {"", "4711"},
 		"68af6b4b":                    {"", "68af6b4b"},
 		"My_app.v2":                   {"", "My_app.v2"},
+		"c++_1":                       {"", "c++_1"},
+		"shop/web-0":                  {"", "shop/web-0"},
+		"shop/web-0/nginx":            {"", "shop/web-0/nginx"},
+		"cri:shop/web-0":              {"cri", "shop/web-0"},
 		strings.Repeat("a", maxLogin): {"", strings.Repeat("a", maxLogin)},
 	} {
 		got, err := ParseRef(login)
@@ -28,7 +32,7 @@ func TestParseRefReadsEverySpelling(t *testing.T) {
 }
 
 var badNames = []string{
-	"", ":", "docker:", ":web-1", "a:b:c", ".", "..", "../..", "a/b", "/web-1", "%n", "-rf", "_x", "a b", "web-1\n",
+	"", ":", "docker:", ":web-1", "a:b:c", ".", "..", "../..", "a//b", "a/", "/", "a/b/c/d", "a/../b", "a/./b", "a/b\n", "./a", "cri:/a", "a/b:c", "/web-1", "%n", "-rf", "_x", "a b", "web-1\n",
 	"\x1b[2J", "web\x001", "web-\xff", "wéb", "$(id)", "a;b", "a*", "docker:../x", "do/cker:x", "do\x1bcker:x",
 	strings.Repeat("a", maxLogin+1), strings.Repeat("a", 64<<10),
 }
@@ -47,7 +51,7 @@ func TestBadNamesAreOneClearSentence(t *testing.T) {
 }
 
 func TestWhatIsNoNumberOfAProcessIsRefused(t *testing.T) {
-	for _, login := range []string{"pid:0", "pid:-1", "pid:4294967297", "pid:99999999999999999999", "pid:007", "pid:+7", "pid:7x", "pid:web-1"} {
+	for _, login := range []string{"pid:0", "pid:-1", "pid:4294967297", "pid:99999999999999999999", "pid:007", "pid:+7", "pid:7x", "pid:web-1", "pid:1/2", "pid:4194305"} {
 		if ref, err := ParseRef(login); err == nil {
 			t.Errorf("%s: got %+v", login, ref)
 		}
@@ -60,7 +64,7 @@ func FuzzParseRef(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, login string) {
 		ref, err := ParseRef(login)
-		if err == nil && (ref.String() != login || strings.ContainsAny(login, "/%\n\x00 ")) {
+		if err == nil && (ref.String() != login || strings.ContainsAny(login, "%\n\x00 ") || strings.Contains("/"+ref.ID+"/", "/../")) {
 			t.Errorf("%q became %+v", login, ref)
 		}
 	})

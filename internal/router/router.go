@@ -12,6 +12,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -36,8 +38,12 @@ type Found struct {
 	Digest string // of the image, "sha256:…", where the runtime tells
 	Labels map[string]string
 	PID    int    // the container's init, in the host's PID namespace; 0 if it has none
+	Start  uint64 // when that was started, in clock ticks since boot; 0 where the runtime does not tell
 	Closed string // why it cannot be entered now: "is paused"; empty if it can
 	Source string // where the answer is from: the path of a file, or of a socket
+
+	cgroups []string // that the runtime says it made for it: see [inClaimed]
+	of      string   // the runtime that has had it made, as far as can be seen
 }
 
 // Runtime is a source of containers: one file each.
@@ -98,19 +104,29 @@ func (e *AmbiguousError) Unwrap() error { return ErrAmbiguous }
 
 // Spellings returns one login for each of the matches, that means only it.
 func (e *AmbiguousError) Spellings() []string {
-	named := map[Ref]int{}
+	meant := map[Ref]int{}
 	for _, m := range e.Matches {
-		named[Ref{m.Runtime, m.Name}]++
+		for _, ref := range m.refs() {
+			meant[ref]++
+		}
 	}
 	var logins []string
 	for _, m := range e.Matches {
-		ref := Ref{m.Runtime, m.Name}
-		if m.Name == "" || named[ref] > 1 {
-			ref.ID = m.ID
-		}
-		logins = append(logins, ref.String())
+		refs := append(m.refs(), Ref{pidRuntime, strconv.Itoa(m.PID)}) // the number, if nothing else will do
+		only := slices.IndexFunc(refs, func(ref Ref) bool { return meant[ref] <= 1 })
+		logins = append(logins, refs[max(only, 0)].String())
 	}
 	return logins
+}
+
+// refs are the exact names of a container, with its runtime's: each once.
+func (m Match) refs() (refs []Ref) {
+	for _, id := range distinct(append([]string{m.Name, m.ID}, m.Names...)) {
+		if id != "" {
+			refs = append(refs, Ref{m.Runtime, id})
+		}
+	}
+	return refs
 }
 
 // ClosedError is about a container that is there, but cannot be entered now:

@@ -25,6 +25,7 @@ import (
 type stateDir struct {
 	patience
 	dir    string
+	flags  int // to open it with
 	layout *layout
 	files  atomic.Pointer[stateFiles] // as last read; never changed, only replaced
 }
@@ -52,7 +53,7 @@ func (s *stateDir) list(ctx context.Context) ([]Found, error) {
 }
 
 func (s *stateDir) running() (found []Found, err error) {
-	dir, version, err := openStateDir(s.dir, 0)
+	dir, version, err := openStateDir(s.dir, s.flags)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func (s *stateDir) running() (found []Found, err error) {
 }
 
 func (s *stateDir) look(id string) ([]Found, error) {
-	dir, version, err := openStateDir(s.dir, 0)
+	dir, version, err := openStateDir(s.dir, s.flags)
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +159,7 @@ func (l *layout) meant(id string, files []*stateFile) ([]Found, error) {
 	guess := false
 	for _, f := range files {
 		switch {
+		case f.foreign:
 		case f.id == id && f.err == nil:
 			return []Found{f.copy()}, nil
 		case f.id == id:

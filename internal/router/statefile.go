@@ -29,8 +29,12 @@ type stateFile struct {
 	paths    []string // below the directory of all
 	versions []fileVersion
 	found    Found
+	foreign  bool  // another runtime's
 	err      error // why it says nothing
 }
+
+// errForeign is what parse makes of a container that is another runtime's.
+var errForeign = errors.New("another runtime's container")
 
 // fileVersion proves that a file which is only ever replaced is still the one
 // that was read.
@@ -72,7 +76,7 @@ func (f *stateFile) unchanged(dir *os.File) bool {
 func (f *stateFile) copy() Found {
 	found := f.found
 	found.Labels = maps.Clone(found.Labels)
-	return found
+	return found // Names and cgroups are nobody's to change
 }
 
 // read returns nil if there is none: a container that is being made or removed
@@ -98,14 +102,16 @@ func (l *layout) read(dir *os.File, id string) *stateFile {
 	if err == nil {
 		f.found, err = l.parse(dir.Name(), id, texts)
 	}
+	if errors.Is(err, errForeign) {
+		f.foreign = true
+		return f
+	}
 	if err != nil {
 		at := id + "/" + l.files[max(0, len(f.paths)-1)]
 		f.err = fmt.Errorf("%s/%s: %w", dir.Name(), at, err)
 		return f
 	}
-	if f.found.Source == "" {
-		f.found.Source = dir.Name() + "/" + f.paths[0]
-	}
+	f.found.Source = dir.Name() + "/" + f.paths[0]
 	return f
 }
 
@@ -174,7 +180,7 @@ func index(files []*stateFile) *stateFiles {
 	all := &stateFiles{byID: make(map[string]*stateFile, len(files)), byName: make(map[string]*stateFile, len(files))}
 	for _, f := range files {
 		all.byID[f.id] = f
-		if f.err != nil {
+		if f.err != nil || f.foreign {
 			continue
 		}
 		_, again := all.byName[f.found.Name]
@@ -193,7 +199,7 @@ func (all *stateFiles) exact(id string) *stateFile {
 	if f == nil && !isContainerID(id) {
 		f = all.byName[id]
 	}
-	if f == nil || f.err != nil {
+	if f == nil || f.err != nil || f.foreign {
 		return nil
 	}
 	return f

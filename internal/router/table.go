@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -27,21 +26,38 @@ type Table struct {
 // A runtime that fails does not hide what others know: the Target then carries
 // its error as a warning.
 func (t *Table) Resolve(ctx context.Context, ref Ref) (*Target, error) {
-	runtimes := t.named(ref.Runtime)
-	if len(runtimes) == 0 {
-		return nil, fmt.Errorf("router: %s: %w: no runtime is called so", ref, ErrNotFound)
+	q := newInquiry(t)
+	match, warnings, err := q.find(ctx, ref)
+	if err != nil {
+		return nil, err
 	}
-	matches, failures := t.ask(ctx, runtimes, ref.ID)
+	target, err := q.pin(ctx, match)
+	if err != nil {
+		return nil, err
+	}
+	target.Warnings = warnings
+	return target, nil
+}
+
+// find returns the one container that ref means, as the first of those runtimes
+// that know it has it.
+func (q *inquiry) find(ctx context.Context, ref Ref) (Match, []error, error) {
+	runtimes := q.named(ref.Runtime)
+	if len(runtimes) == 0 {
+		return Match{}, nil, fmt.Errorf("router: %s: %w: no runtime is called so", ref, ErrNotFound)
+	}
+	matches, failures := q.ask(ctx, runtimes, byID(ref.ID))
 	match, err := choose(ref, matches, failures)
 	if err != nil {
-		return nil, err
+		return Match{}, nil, err
 	}
-	target, err := t.pin(ctx, match)
-	if err != nil {
-		return nil, err
+	if match, err = q.canonical(ctx, match); err != nil {
+		return Match{}, nil, err
 	}
-	target.Warnings = failures
-	return target, nil
+	if match.Closed != "" {
+		return Match{}, nil, &ClosedError{match}
+	}
+	return match, failures, nil
 }
 
 // named returns the runtime of that name; all of them for none.
@@ -53,51 +69,6 @@ func (t *Table) named(name string) []Runtime {
 		}
 	}
 	return runtimes
-}
-
-// ask asks runtimes at the same time. The matches are in their order.
-func (t *Table) ask(ctx context.Context, runtimes []Runtime, id string) (matches []Match, failures []error) {
-	if len(runtimes) == 0 {
-		return nil, nil
-	}
-	answers := make([][]Found, len(runtimes))
-	errs := make([]error, len(runtimes))
-	var all sync.WaitGroup
-	for i, r := range runtimes[1:] {
-		all.Go(func() { answers[i+1], errs[i+1] = t.askOne(ctx, r, id) })
-	}
-	answers[0], errs[0] = t.askOne(ctx, runtimes[0], id) // here, which spares the first a change of threads
-	all.Wait()
-
-	for i, r := range runtimes {
-		if errs[i] != nil {
-			failures = append(failures, fmt.Errorf("%s: %w", r.Name(), errs[i]))
-		}
-		for _, f := range answers[i] {
-			matches = append(matches, Match{r.Name(), f})
-		}
-	}
-	return matches, failures
-}
-
-func (t *Table) askOne(ctx context.Context, r Runtime, id string) (found []Found, err error) {
-	timeout := t.Timeout
-	if timeout == 0 {
-		timeout = 3 * time.Second
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	// A panic in a goroutine would end every session of the daemon.
-	defer func() {
-		if p := recover(); p != nil {
-			found, err = nil, fmt.Errorf("panic: %v", p)
-		}
-	}()
-	found, err = r.Find(ctx, id)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("no answer within %v: %w", timeout, err)
-	}
-	return found, err
 }
 
 // A grade says how well a match answers to an ID. A name does not beat a full
@@ -137,7 +108,7 @@ func choose(ref Ref, matches []Match, failures []error) (Match, error) {
 		return Match{}, fmt.Errorf("router: %s: %w", ref, ErrNotFound)
 	case len(best) > 1:
 		return Match{}, &AmbiguousError{ref, best}
-	case best[0].Closed != "":
+	case best[0].Closed != "" && best[0].Runtime == pidRuntime:
 		return Match{}, &ClosedError{best[0]}
 	case unanswered && ref.Runtime == "" && best[0].Runtime == pidRuntime:
 		// Bare digits are a process only where no container is called so.
@@ -178,13 +149,21 @@ func running(matches []Match) []Match {
 
 // merge keeps the first of those that are one container.
 func merge(matches []Match) []Match {
-	seen := map[string]bool{}
 	var distinct []Match
 	for _, m := range matches {
-		if !seen[m.ID] {
-			seen[m.ID] = true
+		if !slices.ContainsFunc(distinct, m.same) {
 			distinct = append(distinct, m)
 		}
 	}
 	return distinct
+}
+
+// same tells whether two runtimes mean one container: it has one ID of 256
+// random bits, or one init. Other IDs are given by people, who may give one
+// twice.
+func (m Match) same(other Match) bool {
+	if isContainerID(m.ID) && isContainerID(other.ID) {
+		return m.ID == other.ID
+	}
+	return m.PID == other.PID && (m.PID != 0 || m.ID == other.ID) && m.Runtime != pidRuntime && other.Runtime != pidRuntime
 }

@@ -17,7 +17,8 @@ type Target struct {
 	Labels            map[string]string
 	Source            string // where the runtime's answer is from: the path of a file, or of a socket
 	PID               int
-	Started           uint64   // start time of PID, in clock ticks since boot: field 22 of proc_pid_stat(5)
+	Started           uint64 // start time of PID, in clock ticks since boot: field 22 of proc_pid_stat(5)
+	Namespaces        Namespaces
 	Process           *os.File // pidfd of PID: a recycled PID cannot be entered. In Go's poller: never call its Fd method
 	Warnings          []error  // runtimes that could not be asked, and might know another of that name
 }
@@ -29,80 +30,110 @@ func (t *Target) Wait() error { return waitProcess(t.Process) }
 // Close lets the container go.
 func (t *Target) Close() error { return t.Process.Close() }
 
-// pin holds the process of a match, then has the kernel confirm that it is
-// what the runtime takes it for. If another runtime knows the process by a
-// better name, it is that container which is pinned.
-func (t *Table) pin(ctx context.Context, m Match) (*Target, error) {
-	process, started, err := t.hold(m)
-	if err != nil {
-		return nil, err
-	}
-	if m.Runtime != pidRuntime {
-		return newTarget(m, process, started), nil
-	}
+// Namespaces are the inode numbers of a process's namespaces: of
+// /proc/PID/ns/mnt, and so on.
+type Namespaces struct{ Mnt, PID, Net, IPC, UTS, User, Cgroup uint64 }
 
-	owner, err := t.owner(ctx, m)
-	if err == nil && ended(process) {
-		err = endedError(m) // and whose cgroup and namespaces we saw, nobody knows
+func namespacesOf(pid int) (n Namespaces, err error) {
+	for kind, inode := range map[string]*uint64{
+		"mnt": &n.Mnt, "pid": &n.PID, "net": &n.Net, "ipc": &n.IPC, "uts": &n.UTS, "user": &n.User, "cgroup": &n.Cgroup,
+	} {
+		if *inode, err = namespaceInode(pid, kind); err != nil {
+			return n, err
+		}
 	}
-	if err != nil {
-		process.Close()
-		return nil, err
-	}
-	if owner.Runtime == m.Runtime && owner.PID == m.PID {
-		return newTarget(m, process, started), nil
-	}
-	defer process.Close() // held until its container is: the kin cannot all go
-	return t.pinOwner(owner)
+	return n, nil
 }
 
-// pinOwner is pin for a container that has been found by one of its processes.
-func (t *Table) pinOwner(m Match) (*Target, error) {
-	if m.Closed != "" {
-		return nil, &ClosedError{m}
-	}
-	process, started, err := t.hold(m)
+// pin holds the process of a match, then has the kernel confirm that it is
+// what the runtime takes it for. If a runtime knows a process by a better name
+// than its number, it is that container which is pinned.
+func (q *inquiry) pin(ctx context.Context, m Match) (*Target, error) {
+	target, err := q.hold(m)
 	if err != nil {
 		return nil, err
 	}
-	return newTarget(m, process, started), nil
+	if m.Runtime == pidRuntime {
+		inside := target
+		if m, target, err = q.pinOwner(ctx, m, inside); target != inside {
+			inside.Close() // held until its container is: the kin cannot all go
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if paused(m.PID) {
+		target.Close()
+		m.Closed = "is paused"
+		return nil, &ClosedError{m}
+	}
+	return target, nil
+}
+
+// pinOwner pins the container that a process is in, which is held as inside: it
+// may be that itself.
+func (q *inquiry) pinOwner(ctx context.Context, m Match, inside *Target) (Match, *Target, error) {
+	owner, err := q.owner(ctx, m)
+	if err == nil && ended(inside.Process) {
+		err = endedError(m) // and whose cgroup and namespaces we saw, nobody knows
+	}
+	if err == nil && owner.Closed != "" {
+		err = &ClosedError{owner}
+	}
+	if err != nil {
+		return m, nil, err
+	}
+	if owner.Runtime == m.Runtime && owner.PID == m.PID {
+		return owner, inside, nil
+	}
+	target, err := q.hold(owner)
+	return owner, target, err
 }
 
 // hold opens the process of a match and has the kernel confirm what it is.
-func (t *Table) hold(m Match) (process *os.File, started uint64, err error) {
-	process, err = openProcess(m)
+func (q *inquiry) hold(m Match) (*Target, error) {
+	process, err := openProcess(m)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	if started, err = t.verify(m, process); err != nil {
+	target, err := q.verify(m, process)
+	if err != nil {
 		process.Close()
-		return nil, 0, err
+		return nil, err
 	}
-	return process, started, nil
-}
-
-func newTarget(m Match, process *os.File, started uint64) *Target {
-	return &Target{
-		Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Digest: m.Digest,
-		Labels: m.Labels, Source: m.Source,
-		PID: m.PID, Started: started, Process: process,
-	}
+	return target, nil
 }
 
 // verify confirms m, of which process is the pidfd. What /proc says of a PID
 // is true of the process held only if that lives on after it was read.
-func (t *Table) verify(m Match, process *os.File) (started uint64, err error) {
+func (q *inquiry) verify(m Match, process *os.File) (*Target, error) {
 	stat, err := readStat(m.PID)
 	if err == nil {
-		err = t.named(m.Runtime)[0].Verify(m.Found)
+		err = q.confirm(m, stat)
+	}
+	var namespaces Namespaces
+	if err == nil {
+		namespaces, err = namespacesOf(m.PID)
 	}
 	if ended(process) {
-		return 0, endedError(m)
+		return nil, endedError(m)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("router: %s: %w", m, err)
+		return nil, fmt.Errorf("router: %s: %w", m, err)
 	}
-	return stat.started, nil
+	return &Target{
+		Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Digest: m.Digest,
+		Labels: m.Labels, Source: m.Source,
+		PID: m.PID, Started: stat.started, Namespaces: namespaces, Process: process,
+	}, nil
+}
+
+// confirm asks the kernel whether m's PID is m's.
+func (q *inquiry) confirm(m Match, s stat) error {
+	if m.Start != 0 && m.Start != s.started {
+		return fmt.Errorf("process %d is another by now", m.PID)
+	}
+	return q.named(m.Runtime)[0].Verify(m.Found)
 }
 
 func endedError(m Match) error {
