@@ -67,6 +67,19 @@ type Target struct {
 	Source  string `json:"source,omitempty"` // where the runtime's answer is from: a file, or a socket
 	PID     int    `json:"pid"`
 	Started uint64 `json:"started,omitempty"` // start time of pid, in clock ticks since boot
+
+	Namespaces Namespaces `json:"namespaces,omitzero"`
+}
+
+// Namespaces are the inode numbers of a process's namespaces.
+type Namespaces struct {
+	Mnt    uint64 `json:"mnt,omitempty"`
+	PID    uint64 `json:"pid,omitempty"`
+	Net    uint64 `json:"net,omitempty"`
+	IPC    uint64 `json:"ipc,omitempty"`
+	UTS    uint64 `json:"uts,omitempty"`
+	User   uint64 `json:"user,omitempty"`
+	Cgroup uint64 `json:"cgroup,omitempty"`
 }
 
 // Privileges are what a session was given.

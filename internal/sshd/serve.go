@@ -176,7 +176,7 @@ func recorded(t *router.Target) *audit.Target {
 	}
 	return &audit.Target{
 		Runtime: t.Runtime, ID: t.ID, Name: t.Name, Image: t.Image, Digest: t.Digest, Source: t.Source,
-		PID: t.PID, Started: t.Started,
+		PID: t.PID, Started: t.Started, Namespaces: audit.Namespaces(t.Namespaces),
 	}
 }
 

@@ -2,8 +2,10 @@ package e2e_test
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cartsshd/cartsshd/internal/audit"
@@ -26,12 +28,24 @@ func TestEveryNameOfAContainerLeadsIntoIt(t *testing.T) {
 		if !strings.HasPrefix(got.Digest, "sha256:") || got.Source != d.Root+"/containers/"+c.ID+"/config.v2.json" || got.Started == 0 {
 			t.Errorf("%s: recorded with digest %q, source %q, started %d", login, got.Digest, got.Source, got.Started)
 		}
-		got.Digest, got.Source, got.Started = "", "", 0
+		if inode := namespaceOf(t, c.PID, "mnt"); got.Namespaces.Mnt != inode || got.Namespaces.Cgroup == 0 {
+			t.Errorf("%s: recorded with namespaces %+v, but the mount namespace is %d", login, got.Namespaces, inode)
+		}
+		got.Digest, got.Source, got.Started, got.Namespaces = "", "", 0, audit.Namespaces{}
 		want := audit.Target{Runtime: "docker", ID: c.ID, Name: "web-1", Image: rig.Busybox, PID: c.PID}
 		if r.Login != login || got != want {
 			t.Errorf("%s: recorded as %s to %+v, want %+v", login, r.Login, *r.Target, want)
 		}
 	}
+}
+
+func namespaceOf(t *testing.T, pid int, kind string) uint64 {
+	t.Helper()
+	info, err := os.Stat(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Sys().(*syscall.Stat_t).Ino
 }
 
 // processIn starts one more process in a container and returns the host's
