@@ -61,11 +61,24 @@ func trusted(path string, info os.FileInfo) error {
 	return nil
 }
 
-// runtimes are those that the configuration turns on.
+// runtimes are those that the configuration turns on, the first of which that
+// knows a container has it: those before those that they are built on.
 func runtimes(c config.Runtimes) []router.Runtime {
 	var list []router.Runtime
 	if c.Docker != nil {
 		list = append(list, router.NewDocker(c.Docker.Socket, string(c.Docker.Root)))
+	}
+	if c.CRI != nil {
+		list = append(list, router.NewCRI(c.CRI.Containerd, c.CRI.CRIO))
+	}
+	if c.Containerd != nil {
+		list = append(list, router.NewContainerd(c.Containerd.Root))
+	}
+	if c.Crun != nil {
+		list = append(list, router.NewCrun(c.Crun.Roots...))
+	}
+	if c.Runc != nil {
+		list = append(list, router.NewRunc(c.Runc.Roots...))
 	}
 	if c.PID != nil {
 		list = append(list, router.PID{})

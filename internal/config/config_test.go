@@ -183,6 +183,28 @@ func TestRuntimesAreOnAsNamed(t *testing.T) {
 	}
 }
 
+func TestTheRuntimesOfTheOCIAreWhereTheyAreBuilt(t *testing.T) {
+	c, err := load(t, nobody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.Runtimes
+	if *r.CRI != (CRI{"/run/containerd", "/run/containers/storage"}) || *r.Containerd != (Containerd{"/run/containerd"}) ||
+		!slices.Equal(r.Crun.Roots, []string{"/run/crun"}) ||
+		!slices.Equal(r.Runc.Roots, []string{"/run/runc", "/run/containerd/runc/*", "/run/docker/runtime-runc/*"}) {
+		t.Errorf("got %+v, %+v, %+v, %+v", r.CRI, r.Containerd, r.Crun, r.Runc)
+	}
+	c, err = load(t, nobody+"runtimes: {runc: {roots: [runc, ./k3s/*]}, containerd: {root: ctd}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = c.Runtimes
+	dir := strings.TrimSuffix(r.Containerd.Root, "/ctd")
+	if !filepath.IsAbs(dir) || !slices.Equal(r.Runc.Roots, []string{dir + "/runc", dir + "/k3s/*"}) || r.CRI != nil || r.Crun != nil || r.Docker != nil {
+		t.Errorf("got %+v, runc %+v", r, r.Runc)
+	}
+}
+
 func TestThereMayBeSeveralImages(t *testing.T) {
 	digest := strings.Repeat("0a", 32)
 	for _, test := range []struct {

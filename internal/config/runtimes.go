@@ -7,12 +7,16 @@ import (
 
 // Runtimes are where containers are looked for. One that is nil is off.
 type Runtimes struct {
-	Docker *Docker `yaml:"docker"`
-	PID    *PID    `yaml:"pid"`
+	Docker     *Docker     `yaml:"docker"`
+	CRI        *CRI        `yaml:"cri"`
+	Containerd *Containerd `yaml:"containerd"`
+	Crun       *Roots      `yaml:"crun"`
+	Runc       *Roots      `yaml:"runc"`
+	PID        *PID        `yaml:"pid"`
 }
 
 // runtimeNames are what rules may call them.
-var runtimeNames = []string{"docker", "pid"}
+var runtimeNames = []string{"docker", "cri", "containerd", "crun", "runc", "pid"}
 
 // Docker is a Docker engine.
 type Docker struct {
@@ -37,6 +41,24 @@ func (r *DataRoot) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// CRI is Kubernetes' containers: containerd's, by its state directory, and
+// CRI-O's, by the run directory of its storage.
+type CRI struct {
+	Containerd string `yaml:"containerd"`
+	CRIO       string `yaml:"crio"`
+}
+
+// Containerd is one by its state directory.
+type Containerd struct {
+	Root string `yaml:"root"`
+}
+
+// Roots is runc or crun, by the state directories that are given it as --root.
+// One that ends in /* is each of the directories in it.
+type Roots struct {
+	Roots []string `yaml:"roots"`
+}
+
 // PID is the host's process table.
 type PID struct{}
 
@@ -51,6 +73,19 @@ func (r *Runtimes) turnOn() {
 	}
 	if r.Docker != nil {
 		standard(&r.Docker.Socket, "/run/docker.sock")
+	}
+	if r.CRI != nil {
+		standard(&r.CRI.Containerd, "/run/containerd")
+		standard(&r.CRI.CRIO, "/run/containers/storage")
+	}
+	if r.Containerd != nil {
+		standard(&r.Containerd.Root, "/run/containerd")
+	}
+	if r.Crun != nil && r.Crun.Roots == nil {
+		r.Crun.Roots = []string{"/run/crun"}
+	}
+	if r.Runc != nil && r.Runc.Roots == nil {
+		r.Runc.Roots = []string{"/run/runc", "/run/containerd/runc/*", "/run/docker/runtime-runc/*"}
 	}
 }
 
@@ -69,5 +104,23 @@ func (r *Runtimes) paths() []*string {
 			paths = append(paths, (*string)(&d.Root))
 		}
 	}
+	if c := r.CRI; c != nil {
+		paths = append(paths, &c.Containerd, &c.CRIO)
+	}
+	if c := r.Containerd; c != nil {
+		paths = append(paths, &c.Root)
+	}
+	for _, r := range []*Roots{r.Crun, r.Runc} {
+		for i := range r.all() {
+			paths = append(paths, &r.Roots[i])
+		}
+	}
 	return paths
+}
+
+func (r *Roots) all() []string {
+	if r == nil {
+		return nil
+	}
+	return r.Roots
 }
