@@ -12,7 +12,8 @@ import (
 )
 
 // owner returns the container that a process belongs to: one that another
-// runtime knows, or else the init of its PID namespace.
+// runtime knows, or else the init of its PID namespace. A process that sees the
+// host's files belongs to none.
 //
 // A container is known by the IDs in the cgroup of the process; or as one that
 // runs and that the kernel has the process in; then, as the process may have
@@ -25,6 +26,9 @@ func (q *inquiry) owner(ctx context.Context, m Match) (Match, error) {
 	}
 	if inSession(own) {
 		return Match{}, fmt.Errorf("router: %s belongs to a session of this server", m)
+	}
+	if m.Host {
+		return m, nil // whatever cgroup it may be in
 	}
 	owner, unknown := q.ownerOf(ctx, m, own)
 	if owner.ID == "" {

@@ -26,14 +26,14 @@ func (PID) Find(_ context.Context, id string) ([]Found, error) {
 	if pid == 0 {
 		return nil, nil
 	}
-	closed, err := closedProcess(pid)
+	closed, host, err := lookAt(pid)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return []Found{{ID: id, PID: pid, Closed: closed}}, nil
+	return []Found{{ID: id, PID: pid, Closed: closed, Host: host, Source: "/proc/" + id}}, nil
 }
 
 // List lists none: a process is entered by who knows its number.
@@ -41,42 +41,42 @@ func (PID) List(context.Context) ([]Found, error) { return nil, nil }
 
 // Verify looks at the process once more, now that it is held.
 func (PID) Verify(f Found) error {
-	closed, err := closedProcess(f.PID)
-	if err == nil && closed != "" {
-		err = errors.New(closed)
+	closed, host, err := lookAt(f.PID)
+	switch {
+	case err != nil:
+		return err
+	case closed != "":
+		return errors.New(closed)
+	case host != f.Host:
+		return errors.New("has changed sides between the host and a container")
 	}
-	return err
+	return nil
 }
 
-// closedProcess tells why a process cannot be entered; "" if it can.
-func closedProcess(pid int) (string, error) {
+// lookAt tells why a process cannot be entered, "" if it can; and whether it
+// sees the host's files.
+func lookAt(pid int) (closed string, host bool, err error) {
 	if pid == os.Getpid() {
-		return "is this server itself", nil
+		return "is this server itself", false, nil
 	}
 	leader, err := statusField(pid, "Tgid")
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if leader != strconv.Itoa(pid) {
-		return "is only a thread of process " + leader, nil
+		return "is only a thread of process " + leader, false, nil
 	}
 	stat, err := readStat(pid)
 	switch {
 	case err != nil:
-		return "", err
+		return "", false, err
 	case stat.kernel:
-		return "is the kernel's", nil
+		return "is the kernel's", false, nil
 	case stat.state == 'Z' || stat.state == 'X':
-		return "has ended", nil
+		return "has ended", false, nil
 	}
-	host, err := onHost(pid)
-	if err != nil {
-		return "", err
-	}
-	if host {
-		return "is the host's own, in no container", nil
-	}
-	return "", nil
+	host, err = onHost(pid)
+	return "", host, err
 }
 
 // onHost tells whether a process sees the host's files: in the mount namespace

@@ -177,7 +177,7 @@ func TestAProcessInNoKnownContainerIsTheInitOfItsPIDNamespace(t *testing.T) {
 	}
 }
 
-func TestWhatIsInNoContainerIsRefusedInOneSentence(t *testing.T) {
+func TestWhatIsInNoContainerIsRefusedInOneSentenceOrMarked(t *testing.T) {
 	need.Root(t)
 	zombie := exec.Command("true")
 	if err := zombie.Start(); err != nil {
@@ -198,18 +198,27 @@ func TestWhatIsInNoContainerIsRefusedInOneSentence(t *testing.T) {
 	io.ReadFull(stdout, make([]byte, 1))
 
 	for pid, want := range map[int]string{
-		1:                   "is the host's own, in no container",
-		2:                   "is the kernel's",
-		os.Getpid():         "is this server itself",
-		os.Getppid():        "is the host's own, in no container",
-		otherThread(t):      fmt.Sprintf("is only a thread of process %d", os.Getpid()),
-		zombie.Process.Pid:  "has ended",
-		service.Process.Pid: "is the host's own, in no container",
+		2:                  "is the kernel's",
+		os.Getpid():        "is this server itself",
+		otherThread(t):     fmt.Sprintf("is only a thread of process %d", os.Getpid()),
+		zombie.Process.Pid: "has ended",
 	} {
 		for _, login := range []string{fmt.Sprint(pid), fmt.Sprintf("pid:%d", pid)} {
 			target, err := resolve(t, login, PID{})
 			if want := fmt.Sprintf("router: process %d %s", pid, want); err == nil || err.Error() != want {
 				t.Errorf("%s: got %+v, %v; want %s", login, target, err, want)
+			}
+		}
+	}
+	// An init with a capability that we lack may not be looked at.
+	if target, err := resolve(t, "pid:1", PID{}); err == nil && !target.Host {
+		t.Errorf("the host's init: got %+v", target)
+	}
+	for _, pid := range []int{os.Getppid(), service.Process.Pid} {
+		for _, login := range []string{fmt.Sprint(pid), fmt.Sprintf("pid:%d", pid)} {
+			target, err := resolve(t, login, PID{})
+			if err != nil || !target.Host || target.PID != pid || target.Runtime != "pid" {
+				t.Errorf("%s: got %+v, %v; want it with a mark that it is the host's", login, target, err)
 			}
 		}
 	}

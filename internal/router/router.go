@@ -40,6 +40,7 @@ type Found struct {
 	PID    int    // the container's init, in the host's PID namespace; 0 if it has none
 	Start  uint64 // when that was started, in clock ticks since boot; 0 where the runtime does not tell
 	Closed string // why it cannot be entered now: "is paused"; empty if it can
+	Host   bool   // it is a process that sees the host's own files
 	Source string // where the answer is from: the path of a file, or of a socket
 
 	cgroups []string // that the runtime says it made for it: see [inClaimed]

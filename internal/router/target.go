@@ -15,6 +15,7 @@ type Target struct {
 	Runtime, ID, Name string
 	Image, Digest     string
 	Labels            map[string]string
+	Host              bool   // it is a process that sees the host's own files
 	Source            string // where the runtime's answer is from: the path of a file, or of a socket
 	PID               int
 	Started           uint64 // start time of PID, in clock ticks since boot: field 22 of proc_pid_stat(5)
@@ -123,7 +124,7 @@ func (q *inquiry) verify(m Match, process *os.File) (*Target, error) {
 	}
 	return &Target{
 		Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Digest: m.Digest,
-		Labels: m.Labels, Source: m.Source,
+		Labels: m.Labels, Host: m.Host, Source: m.Source,
 		PID: m.PID, Started: stat.started, Namespaces: namespaces, Process: process,
 	}, nil
 }

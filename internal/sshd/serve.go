@@ -136,6 +136,7 @@ func (s *session) question(ask ask, target *router.Target) authz.Request {
 			Name:    target.Name,
 			Image:   target.Image,
 			Labels:  target.Labels,
+			Host:    target.Host,
 		},
 		Kind:    ask.kind,
 		Command: ask.command,
