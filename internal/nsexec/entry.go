@@ -354,19 +354,27 @@ func (p *plan) confine(r room) {
 	}
 }
 
-// waiter is the room of the session's init. Who may trace that must not get
-// past the container's filters by it; but without the calls that it lives by it
-// would leave the session behind.
+// waiter is the room of the session's init. As nobody can trace that without
+// CAP_SYS_PTRACE (it is not dumpable, and its memory belongs to the host's user
+// namespace), it has the container's filters only where somebody may: they would
+// get past them by it. To install one takes longer than to enter. Nor has it
+// filters that refuse what it lives by: it would leave the session behind.
 func (r room) waiter() room {
+	if r.hasUserns() || r.caps&(1<<unix.CAP_SYS_PTRACE) == 0 || !r.livable() {
+		r.filters = nil
+	}
+	return r
+}
+
+func (r room) livable() bool {
 	for _, f := range r.filters {
 		for _, call := range []string{"read", "write", "wait4", "ppoll", "kill", "close_range", "exit_group", "prctl"} {
 			if !f.lets(numbers[call]) {
-				r.filters = nil
-				return r
+				return false
 			}
 		}
 	}
-	return r
+	return true
 }
 
 // signalName is the number for those that have no name: the real-time ones.

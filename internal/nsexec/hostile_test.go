@@ -213,7 +213,7 @@ func TestTheInitCanDoNoMoreThanTheSession(t *testing.T) {
 		// when it sleeps.
 		out, _ := run(t, command(t, ctr.PID, `
 			until grep -q '^State:.S' /proc/$PPID/status; do :; done
-			who() { grep -E '^(Cap|Uid|Gid|Groups|NoNewPrivs|Seccomp)' /proc/$1/status; }
+			who() { grep -E '^(Cap|Uid|Gid|Groups|NoNewPrivs|Seccomp:)' /proc/$1/status; }
 			test "$(who self)" = "$(who $PPID)" && echo alike
 			grep -o 'cartsshd.*' /proc/$PPID/cgroup
 			set -- $(sed 's/.*) //' /proc/$PPID/stat); test $5 = 0 || echo terminal $5

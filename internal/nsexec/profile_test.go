@@ -176,6 +176,23 @@ func TestTheContainersSeccompFilterIsTheSessions(t *testing.T) {
 	}
 }
 
+// Or the session would get rid of the container's filter by its init.
+func TestASessionCannotTraceItsInit(t *testing.T) {
+	d := rig.Docker(t)
+	ctr := d.Run(t, "own-init")
+	for name, pid := range map[string]int{"docker": ctr.PID, "user namespace": rig.Userns(t).PID} {
+		out, _ := run(t, command(t, pid, "cat /proc/$PPID/comm; cat /proc/$PPID/environ; ls /proc/$PPID/root/ /proc/$PPID/fd/; dd if=/proc/$PPID/mem bs=1 count=1"))
+		if !strings.HasPrefix(out, "cartsshd\n") || strings.Count(out, "denied") < 3 {
+			t.Errorf("%s: %s", name, out)
+		}
+	}
+	c := command(t, ctr.PID, "cat /proc/$PPID/status")
+	c.Profile.CapAdd = []string{"SYS_PTRACE"}
+	if out, _ := run(t, c); !strings.Contains(out, "Seccomp_filters:\t2\n") {
+		t.Errorf("where it may be traced, the init has not both filters:\n%s", out)
+	}
+}
+
 // A filter without what the session's init lives by must not hang or spin it.
 func TestAFilterThatTheInitCannotLiveWithIsTheCommandsAlone(t *testing.T) {
 	d := rig.Docker(t)
@@ -183,7 +200,9 @@ func TestAFilterThatTheInitCannotLiveWithIsTheCommandsAlone(t *testing.T) {
 	must(t, os.WriteFile(file, []byte(`{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["ppoll", "wait4"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}`), 0o600))
 	ctr := d.Run(t, "no-wait", "--security-opt", "seccomp="+file)
 	before := rig.Residue(t, ctr.PID)
-	if out, status := run(t, command(t, ctr.PID, "exec cat /proc/self/status")); status.Code != 0 || !strings.Contains(out, "Seccomp_filters:\t2\n") {
+	c := command(t, ctr.PID, "exec cat /proc/self/status")
+	c.Profile.CapAdd = []string{"SYS_PTRACE"}
+	if out, status := run(t, c); status.Code != 0 || !strings.Contains(out, "Seccomp_filters:\t2\n") {
 		t.Errorf("status %+v:\n%s", status, out)
 	}
 	before.Same(t)

@@ -471,7 +471,7 @@ func (r room) seccomp() string {
 		return "ours; the container's not taken over: " + r.filtersErr.Error()
 	case len(r.filters) == 0:
 		return "ours; the container has none"
-	case len(r.waiter().filters) == 0:
+	case !r.livable():
 		return "ours and the container's, but not for the session's init"
 	}
 	return "ours and the container's"
