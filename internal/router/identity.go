@@ -19,10 +19,12 @@ func (q *inquiry) canonical(ctx context.Context, m Match) (Match, error) {
 	if isContainerID(m.ID) {
 		what = byID(m.ID)
 	}
+	what.within = grace // who does not answer is asked for nothing but this
 	others, _ := q.ask(ctx, before, what)
 	for _, other := range others {
-		if other.same(m) {
-			return other, nil
+		// A PID that is left in a file may have become this container's.
+		if other.same(m) && (other.ID == m.ID || q.confirmed(other)) {
+			return other, q.taken(other)
 		}
 	}
 	return m, q.taken(m)
@@ -81,13 +83,13 @@ func (q *inquiry) holder(ctx context.Context, m Match) (Match, error) {
 	}
 	matches, _ := q.ask(ctx, q.containers(), everything)
 	var holders []holding
-	for _, c := range merge(matches) {
+	for _, c := range matches {
 		at, err := containerPlace(c.PID)
 		if by := where.within(at); err == nil && by != nowhere && q.confirmed(c) {
 			holders = append(holders, holding{c, at, by})
 		}
 	}
-	holders = outer(closest(holders))
+	holders = outer(closest(mergeHoldings(holders)))
 	if len(holders) > 1 {
 		ambiguous := &AmbiguousError{Ref: Ref{m.Runtime, m.ID}}
 		for _, h := range holders {
@@ -113,6 +115,16 @@ type holding struct {
 	Match
 	at place
 	by relation
+}
+
+func mergeHoldings(holders []holding) (distinct []holding) {
+	for _, h := range holders {
+		known := func(other holding) bool { return other.same(h.Match) }
+		if !slices.ContainsFunc(distinct, known) {
+			distinct = append(distinct, h)
+		}
+	}
+	return distinct
 }
 
 // closest keeps those that are the surest: a process is in the container whose

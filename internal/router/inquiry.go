@@ -26,13 +26,14 @@ func newInquiry(t *Table) *inquiry {
 type question struct {
 	ask    func(context.Context, Runtime) ([]Found, error)
 	enough func(Match) bool
+	within time.Duration // zero: as long as the Table has it
 }
 
 // byID asks for what id may mean.
 func byID(id string) question {
 	return question{
 		ask:    func(ctx context.Context, r Runtime) ([]Found, error) { return r.Find(ctx, id) },
-		enough: func(m Match) bool { return m.PID != 0 && m.grade(id) == byFullName },
+		enough: func(m Match) bool { return m.PID != 0 && m.grade(id) >= byPrefix },
 	}
 }
 
@@ -42,9 +43,9 @@ var everything = question{
 	enough: func(Match) bool { return false },
 }
 
-// grace is what the slow are given once another has found the very name: one
+// grace is what the slow are given once another has found what was meant: one
 // hung engine is not to hold up every other one's containers.
-const grace = 700 * time.Millisecond
+const grace = 500 * time.Millisecond
 
 // ask asks runtimes at the same time. The matches are in their order.
 func (q *inquiry) ask(ctx context.Context, runtimes []Runtime, what question) (matches []Match, failures []error) {
@@ -72,7 +73,8 @@ func (f *Failure) Unwrap() error { return f.Err }
 
 // collect returns one answer for each of the runtimes.
 func (q *inquiry) collect(ctx context.Context, runtimes []Runtime, what question) []answer {
-	ctx, cancel := context.WithTimeout(ctx, q.patience())
+	patience := cmp.Or(what.within, q.Timeout, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel() // which ends those that are not waited for
 	type reply struct {
 		from int
@@ -97,7 +99,7 @@ func (q *inquiry) collect(ctx context.Context, runtimes []Runtime, what question
 		select {
 		case r := <-replies:
 			delete(open, r.from)
-			answers[r.from] = q.noted(runtimes[r.from], r.answer, time.Since(began))
+			answers[r.from] = q.noted(runtimes[r.from], r.answer, patience, time.Since(began))
 			if impatient == nil && what.suffices(runtimes[r.from], r.found) {
 				impatient = time.After(grace)
 			}
@@ -115,15 +117,11 @@ func (w question) suffices(r Runtime, found []Found) bool {
 	return slices.ContainsFunc(found, func(f Found) bool { return w.enough(Match{r.Name(), f}) })
 }
 
-func (q *inquiry) patience() time.Duration {
-	return cmp.Or(q.Timeout, 3*time.Second)
-}
-
 // noted remembers who has kept us waiting, and for nothing.
-func (q *inquiry) noted(r Runtime, a answer, after time.Duration) answer {
+func (q *inquiry) noted(r Runtime, a answer, patience, after time.Duration) answer {
 	switch {
 	case errors.Is(a.err, context.DeadlineExceeded):
-		a.err = q.hangs(r, q.patience(), a.err)
+		a.err = q.hangs(r, patience, a.err)
 	case a.err != nil && after > grace:
 		q.hung[r.Name()] = a.err
 	}

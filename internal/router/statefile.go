@@ -103,7 +103,7 @@ func (l *layout) read(dir *os.File, id string) *stateFile {
 		f.found, err = l.parse(dir.Name(), id, texts)
 	}
 	if errors.Is(err, errForeign) {
-		f.foreign = true
+		f.found, f.foreign = Found{}, true
 		return f
 	}
 	if err != nil {

@@ -2,7 +2,6 @@ package rig
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -126,7 +125,7 @@ func Userns(t testing.TB, argv ...string) Container {
 
 // writeBundle makes an OCI bundle of dir.
 func writeBundle(dir, box string, argv []string) error {
-	if err := writeRoot(dir+"/rootfs", box); err != nil {
+	if err := writeRoot(dir+"/rootfs", box, SubID); err != nil {
 		return err
 	}
 	config, err := json.Marshal(usernsConfig(argv, filepath.Base(dir)))
@@ -136,8 +135,8 @@ func writeBundle(dir, box string, argv []string) error {
 	return os.WriteFile(dir+"/config.json", config, 0o600)
 }
 
-// writeRoot lays out a root directory that belongs to SubID.
-func writeRoot(root, box string) error {
+// writeRoot lays out a root directory that belongs to a user.
+func writeRoot(root, box string, owner int) error {
 	program, err := os.ReadFile(box)
 	if err != nil {
 		return err
@@ -157,46 +156,18 @@ func writeRoot(root, box string) error {
 		if err != nil {
 			return err
 		}
-		return os.Lchown(path, SubID, SubID)
+		return os.Lchown(path, owner, owner)
 	})
 }
 
-// usernsConfig is an OCI runtime configuration: runc's default capabilities,
-// everything unshared.
+// usernsConfig is ociConfig with a user namespace.
 func usernsConfig(argv []string, name string) any {
 	type object = map[string]any
 	type list = []any
-	mount := func(target, kind string, options ...string) object {
-		return object{"destination": target, "type": kind, "source": kind, "options": options}
-	}
-	var namespaces list
-	for _, kind := range []string{"user", "pid", "mount", "network", "ipc", "uts", "cgroup"} {
-		namespaces = append(namespaces, object{"type": kind})
-	}
+	config := ociConfig(argv, name, nil)
+	linux := config["linux"].(object)
 	ids := list{object{"containerID": 0, "hostID": SubID, "size": 65536}}
-	caps := []string{"CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID"}
-	return object{
-		"ociVersion": "1.0.2",
-		"hostname":   name,
-		"process": object{
-			"args":         argv,
-			"cwd":          "/",
-			"env":          []string{"PATH=/bin"},
-			"user":         object{"uid": 0, "gid": 0},
-			"capabilities": object{"bounding": caps, "effective": caps, "permitted": caps},
-		},
-		"root": object{"path": "rootfs"},
-		"mounts": list{
-			mount("/proc", "proc"),
-			mount("/dev", "tmpfs", "nosuid", "mode=755", "size=65536k"),
-			mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"),
-			mount("/sys", "sysfs", "nosuid", "noexec", "nodev", "ro"),
-		},
-		"linux": object{
-			"namespaces":  namespaces,
-			"uidMappings": ids,
-			"gidMappings": ids,
-			"cgroupsPath": fmt.Sprintf("/%s", name),
-		},
-	}
+	linux["uidMappings"], linux["gidMappings"] = ids, ids
+	linux["namespaces"] = append(linux["namespaces"].(list), object{"type": "user"})
+	return config
 }
