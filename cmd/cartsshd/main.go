@@ -20,6 +20,8 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Let people in."`
 	Check   checkCmd   `cmd:"" help:"Say whether serve would work here, and why not."`
 	Enter   enterCmd   `cmd:"" help:"Enter a container from this host, as root."`
+	Targets targetsCmd `cmd:"" help:"List the containers that can be entered."`
+	Resolve resolveCmd `cmd:"" help:"Show what a login leads to."`
 	Image   imageCmd   `cmd:"" help:"Make the tools image, or look into one."`
 	Demo    demoCmd    `cmd:"" help:"Show it all on a container of its own."`
 	Version versionCmd `cmd:"" help:"Print the version."`

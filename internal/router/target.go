@@ -33,7 +33,15 @@ func (t *Target) Close() error { return t.Process.Close() }
 
 // Namespaces are the inode numbers of a process's namespaces: of
 // /proc/PID/ns/mnt, and so on.
-type Namespaces struct{ Mnt, PID, Net, IPC, UTS, User, Cgroup uint64 }
+type Namespaces struct {
+	Mnt    uint64 `json:"mnt"`
+	PID    uint64 `json:"pid"`
+	Net    uint64 `json:"net"`
+	IPC    uint64 `json:"ipc"`
+	UTS    uint64 `json:"uts"`
+	User   uint64 `json:"user"`
+	Cgroup uint64 `json:"cgroup"`
+}
 
 func namespacesOf(pid int) (n Namespaces, err error) {
 	for kind, inode := range map[string]*uint64{
