@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -75,60 +76,44 @@ func (f *Failure) Unwrap() error { return f.Err }
 func (q *inquiry) collect(ctx context.Context, runtimes []Runtime, what question) []answer {
 	patience := cmp.Or(what.within, q.Timeout, 3*time.Second)
 	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel() // which ends those that are not waited for
-	type reply struct {
-		from int
-		answer
-	}
-	began := time.Now()
-	replies := make(chan reply, len(runtimes))
+	defer cancel()
+	var enough sync.Once
 	answers := make([]answer, len(runtimes))
-	open := map[int]bool{}
-	for i, r := range runtimes {
-		if answers[i].err = q.hung[r.Name()]; answers[i].err != nil {
-			continue
+	ask := func(i int) {
+		answers[i] = q.askOne(ctx, runtimes[i], what)
+		if len(runtimes) > 1 && what.suffices(runtimes[i], answers[i].found) {
+			enough.Do(func() { time.AfterFunc(grace, cancel) }) // which then may have nothing left to do
 		}
-		open[i] = true
-		go func() {
-			found, err := guarded(func() ([]Found, error) { return what.ask(ctx, r) })
-			replies <- reply{i, answer{found, err}}
-		}()
 	}
-	var impatient <-chan time.Time
-	for len(open) > 0 {
-		select {
-		case r := <-replies:
-			delete(open, r.from)
-			answers[r.from] = q.noted(runtimes[r.from], r.answer, patience, time.Since(began))
-			if impatient == nil && what.suffices(runtimes[r.from], r.found) {
-				impatient = time.After(grace)
-			}
-		case <-impatient:
-			for i := range open {
-				answers[i].err = q.hangs(runtimes[i], grace, context.DeadlineExceeded)
-			}
-			return answers
+	var all sync.WaitGroup
+	for i := range runtimes[1:] {
+		all.Go(func() { ask(i + 1) })
+	}
+	ask(0) // here, which spares the first a change of threads
+	all.Wait()
+	for i, r := range runtimes {
+		if answers[i].late {
+			q.hung[r.Name()] = answers[i].err
 		}
 	}
 	return answers
 }
 
+// askOne asks a runtime. It is late if it had to be given up on, or took its
+// time to fail.
+func (q *inquiry) askOne(ctx context.Context, r Runtime, what question) answer {
+	if err := q.hung[r.Name()]; err != nil {
+		return answer{err: err}
+	}
+	began := time.Now()
+	found, err := guarded(func() ([]Found, error) { return what.ask(ctx, r) })
+	after := time.Since(began)
+	if err != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)) {
+		err = fmt.Errorf("no answer within %v: %w", after.Round(time.Millisecond), err)
+	}
+	return answer{found, err, err != nil && (ctx.Err() != nil || after > grace)}
+}
+
 func (w question) suffices(r Runtime, found []Found) bool {
 	return slices.ContainsFunc(found, func(f Found) bool { return w.enough(Match{r.Name(), f}) })
-}
-
-// noted remembers who has kept us waiting, and for nothing.
-func (q *inquiry) noted(r Runtime, a answer, patience, after time.Duration) answer {
-	switch {
-	case errors.Is(a.err, context.DeadlineExceeded):
-		a.err = q.hangs(r, patience, a.err)
-	case a.err != nil && after > grace:
-		q.hung[r.Name()] = a.err
-	}
-	return a
-}
-
-func (q *inquiry) hangs(r Runtime, after time.Duration, err error) error {
-	q.hung[r.Name()] = fmt.Errorf("no answer within %v: %w", after, err)
-	return q.hung[r.Name()]
 }

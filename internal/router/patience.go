@@ -40,7 +40,7 @@ func (p *patience) ask(ctx context.Context, ask func() ([]Found, error)) ([]Foun
 	go func() {
 		defer func() { <-p.slots }()
 		found, err := guarded(ask)
-		answers <- answer{found, err}
+		answers <- answer{found: found, err: err}
 	}()
 	select {
 	case a := <-answers:
@@ -54,6 +54,7 @@ func (p *patience) ask(ctx context.Context, ask func() ([]Found, error)) ([]Foun
 type answer struct {
 	found []Found
 	err   error
+	late  bool // who answers so late is not asked a second time
 }
 
 // guarded is ask, but for a panic, which in a goroutine would end every session
