@@ -19,7 +19,9 @@ func (q *inquiry) canonical(ctx context.Context, m Match) (Match, error) {
 	if isContainerID(m.ID) {
 		what = byID(m.ID)
 	}
-	what.within = grace // who does not answer is asked for nothing but this
+	if !m.madeByAnother() {
+		what.within = grace
+	}
 	others, _ := q.ask(ctx, before, what)
 	for _, other := range others {
 		// A PID that is left in a file may have become this container's.

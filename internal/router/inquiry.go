@@ -34,9 +34,12 @@ type question struct {
 func byID(id string) question {
 	return question{
 		ask:    func(ctx context.Context, r Runtime) ([]Found, error) { return r.Find(ctx, id) },
-		enough: func(m Match) bool { return m.PID != 0 && m.grade(id) >= byPrefix },
+		enough: func(m Match) bool { return m.PID != 0 && m.grade(id) >= byPrefix && !m.madeByAnother() },
 	}
 }
+
+// madeByAnother tells whether another runtime is the one to ask about it.
+func (m Match) madeByAnother() bool { return m.of != "" && m.of != m.Runtime }
 
 // everything asks for all that runs.
 var everything = question{
@@ -50,6 +53,9 @@ const grace = 500 * time.Millisecond
 
 // ask asks runtimes at the same time. The matches are in their order.
 func (q *inquiry) ask(ctx context.Context, runtimes []Runtime, what question) (matches []Match, failures []error) {
+	if len(runtimes) == 0 {
+		return nil, nil
+	}
 	answers := q.collect(ctx, runtimes, what)
 	for i, r := range runtimes {
 		q.failed[r.Name()] = answers[i].err

@@ -154,6 +154,46 @@ func TestAFailingRuntimeCostsAWarningOnly(t *testing.T) {
 	}
 }
 
+// One that hangs is asked once, and not waited for when another knows the name.
+func TestAHungRuntimeHoldsUpNoOthersContainers(t *testing.T) {
+	docker := hung{book{name: "docker"}}
+	lxc := book{name: "lxc", found: []Found{{ID: "web-1", Name: "web-1", PID: os.Getpid()}}}
+	began := time.Now()
+	target, err := resolveBy(t, &Table{Runtimes: []Runtime{docker, lxc}}, "web-1")
+	if took := time.Since(began); err != nil || took > time.Second || len(target.Warnings) != 1 {
+		t.Errorf("got %+v, %v after %v", target, err, took)
+	}
+	// A process is not meant for sure while somebody may have called a container so.
+	began = time.Now()
+	table := &Table{Runtimes: []Runtime{docker, digits("4711")}, Timeout: 2 * grace}
+	if _, err := resolveBy(t, table, "4711"); err == nil || time.Since(began) < 2*grace {
+		t.Errorf("digits: got %v after %v", err, time.Since(began))
+	}
+}
+
+func TestAContainerIsNotEnteredAsALowerRuntimesWhileItsOwnDoesNotTell(t *testing.T) {
+	docker := book{name: "docker", err: errors.New("down")}
+	seen := Found{ID: "web-1", Name: "web-1", PID: os.Getpid(), of: "docker"}
+	for _, login := range []string{"web-1", "runc:web-1"} {
+		target, err := resolve(t, login, docker, book{name: "runc", found: []Found{seen}})
+		if err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "is docker's, which could not be asked for it: down") {
+			t.Errorf("%s: got %+v, %v", login, target, err)
+		}
+	}
+	seen.of = "containerd"
+	if target, err := resolve(t, "web-1", docker, book{name: "runc", found: []Found{seen}}); err != nil || target.Runtime != "runc" {
+		t.Errorf("what is nobody's who is down: got %+v, %v", target, err)
+	}
+}
+
+func TestSpellingsOfWhatHasNoNameOfItsOwnAreProcesses(t *testing.T) {
+	a, b := Match{"runc", Found{ID: "box", PID: 4711}}, Match{"runc", Found{ID: "box", PID: 4712}}
+	err := &AmbiguousError{Ref{"", "box"}, []Match{a, b}}
+	if got := err.Spellings(); !slices.Equal(got, []string{"pid:4711", "pid:4712"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestWhatARuntimeFoundBeforeItFailedIsFound(t *testing.T) {
 	docker := book{name: "docker", found: []Found{container("web-1", "aaaa")}, err: errors.New("half of it is missing")}
 	target, err := resolve(t, "web-1", docker)

@@ -72,6 +72,34 @@ func TestAContainerWithoutARuntimeIsEnteredByPID(t *testing.T) {
 		is(t, result{stdout: "busybox\ntcpdump\n"})
 }
 
+func TestPodsAndContainersOfContainerdsAreEnteredByTheirNames(t *testing.T) {
+	c := rig.NewContainerd(t)
+	box := c.Run(t, "default", "web-box")
+	pod := c.Pod(t, "web-shop", "web-0", "nginx")
+	h := newHost(t, nil)
+	h.edit(t, "runtimes: {", fmt.Sprintf("runtimes: {cri: {containerd: %q}, containerd: {root: %[1]q}, runc: {roots: [%q]}, ", c.State, c.Runc+"/*"))
+	h.start(t)
+	syscall.Kill(c.PID(), syscall.SIGKILL)
+	for _, want := range []struct {
+		c       rig.Container
+		runtime string
+		logins  []string
+	}{
+		{box, "containerd", []string{"web-box", "default/web-box", "runc:web-box", pidOf(box)}},
+		{pod[1], "cri", []string{"web-shop/web-0", "cri:web-shop/web-0/nginx", pod[1].ID[:12], "containerd:" + pod[1].ID, "runc:" + pod[1].ID, pidOf(pod[1])}},
+	} {
+		for _, login := range want.logins {
+			h.run(t, "alice", login, "cat /proc/1/cmdline | tr '\\0' ' '; ls -d /dev/crashcart; exit 3").is(t, result{stdout: "/bin/busybox sleep 1000000 /dev/crashcart\n", code: 3})
+			got := h.last(t, audit.SessionOpen).Target
+			if got.Runtime != want.runtime || got.ID != want.c.ID || got.PID != want.c.PID || !strings.HasPrefix(got.Source, c.State+"/") {
+				t.Errorf("%s: recorded as %+v", login, got)
+			}
+		}
+	}
+}
+
+func pidOf(c rig.Container) string { return fmt.Sprintf("pid:%d", c.PID) }
+
 func TestInAUserNamespaceTheSessionIsRootAndOwnsTheTools(t *testing.T) {
 	c := rig.Userns(t)
 	h := serving(t, nil)
