@@ -1,11 +1,13 @@
 package sshd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	gossh "golang.org/x/crypto/ssh"
@@ -27,13 +29,15 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	}
 	target, err := s.resolve(ctx)
 	if err != nil {
-		return s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
+		denied := s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
+		denied.words = cmp.Or(s.explain(err, policy, who, ask), denied.words)
+		return denied
 	}
 	s.keep(target)
 	for _, w := range target.Warnings {
 		s.server.Logger.Warn("looking for a container", "login", brief(s.login), "err", w)
 	}
-	decision := policy.Decide(who, s.question(ask, target))
+	decision := policy.Decide(who, s.question(ask, judged(target)))
 	if !decision.Allow {
 		return s.deny(ask, who, target, decision)
 	}
@@ -128,21 +132,40 @@ func (s *session) resolve(ctx context.Context) (*router.Target, error) {
 	return s.server.Targets.Resolve(ctx, ref)
 }
 
-func (s *session) question(ask ask, target *router.Target) authz.Request {
+func (s *session) question(ask ask, target authz.Target) authz.Request {
 	return authz.Request{
-		Target: authz.Target{
-			Runtime: target.Runtime,
-			ID:      target.ID,
-			Name:    target.Name,
-			Image:   target.Image,
-			Labels:  target.Labels,
-			Host:    target.Host,
-		},
+		Target:  target,
 		Kind:    ask.kind,
 		Command: ask.command,
 		Time:    time.Now(),
 		From:    s.conn.from,
 	}
+}
+
+// judged is what the policy may know of a target.
+func judged(t *router.Target) authz.Target {
+	return authz.Target{Runtime: t.Runtime, ID: t.ID, Name: t.Name, Image: t.Image, Labels: t.Labels, Host: t.Host}
+}
+
+// explain says why no container was found to those who may enter it, or them:
+// all others learn no more of it than that they are denied. It is empty then.
+func (s *session) explain(err error, policy *authz.Policy, who authz.Subject, ask ask) string {
+	mayEnter := func(m router.Match) bool {
+		target := authz.Target{Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Labels: m.Labels, Host: m.Host}
+		return policy.Decide(who, s.question(ask, target)).Allow
+	}
+	login := audit.Printable(brief(s.login))
+	if closed, ok := errors.AsType[*router.ClosedError](err); ok && mayEnter(closed.Match) {
+		return login + " " + audit.Printable(closed.Match.Closed)
+	}
+	if ambiguous, ok := errors.AsType[*router.AmbiguousError](err); ok {
+		theirs := *ambiguous
+		theirs.Matches = slices.DeleteFunc(slices.Clone(ambiguous.Matches), func(m router.Match) bool { return !mayEnter(m) })
+		if len(theirs.Matches) > 0 {
+			return login + " may be more than one: say " + audit.Printable(strings.Join(theirs.Spellings(), " or "))
+		}
+	}
+	return ""
 }
 
 func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d authz.Decision, given nsexec.Privileges) audit.Meta {

@@ -2,16 +2,11 @@ package e2e_test
 
 import (
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/cartsshd/cartsshd/internal/audit"
-	"github.com/cartsshd/cartsshd/internal/need"
 	"github.com/cartsshd/cartsshd/test/rig"
 )
 
@@ -51,7 +46,7 @@ func TestWhatIsNotAllowedIsDeniedInOneSentenceAndRecordedWithTheReason(t *testin
 		{"alice", "db-1", "id", "", "no rule"},
 		{"dave", "web-1", "id", "", "no rule"},
 		{"alice", "no-such", "id", "", "no such container"},
-		{"alice", "pid:1", "id", "", "host's own"},
+		{"alice", fmt.Sprint("pid:", os.Getppid()), "id", "sre", "a process of the host itself"},
 		{"alice", "a/b", "id", "", ""},
 	} {
 		h.run(t, claim.who, claim.login, append([]string{"-T"}, strings.Fields(claim.command)...)...).is(t, result{stderr: "cartsshd: " + claim.login + sentence, code: 255})
@@ -65,75 +60,49 @@ func TestWhatIsNotAllowedIsDeniedInOneSentenceAndRecordedWithTheReason(t *testin
 	}
 }
 
-// All three with one login name: a process that sees the files of one container
-// while another's share them; then of that one alone, which is forbidden; and
-// then the process is gone.
+// All three with one login name: of two runtimes' containers; then of one alone,
+// which is forbidden; and then of none.
 func TestAmbiguousForbiddenAndUnknownLookTheSame(t *testing.T) {
 	d := rig.Docker(t)
-	vault := d.Run(t, "vault", "--label", "tier=secrets")
-	intruder := among(t, vault.PID)
-	moveToCgroupOf(t, intruder, d.Run(t, "web-1").PID)
-	process := among(t, vault.PID)
-	h := serving(t, d)
-	login := fmt.Sprintf("pid:%d", process.Process.Pid)
+	d.Run(t, "web-1", "--label", "tier=secrets")
+	runc := rig.Runc(t)
+	runc.Run(t, "web-1", nil)
+	h := newHost(t, d)
+	h.edit(t, "pid: {}}", fmt.Sprintf("runc: {roots: [%q]}, pid: {}}", runc.Root))
+	h.start(t)
 	asked := func(why string) result {
-		got := h.run(t, "alice", login, "true")
+		got := h.run(t, "dave", "web-1", "true")
 		if r := h.last(t, audit.SessionDenied); !strings.Contains(r.Detail, why) {
 			t.Errorf("recorded as %q, want %q", r.Detail, why)
 		}
 		return got
 	}
 
-	ambiguous := asked("more than one container: docker:vault, docker:web-1")
-	intruder.Process.Kill()
-	intruder.Wait()
+	ambiguous := asked("more than one container: docker:web-1, runc:web-1")
+	h.run(t, "alice", "web-1", "true").is(t, result{code: 255,
+		stderr: "cartsshd: web-1 may be more than one: say runc:web-1\n"}) // of docker's she hears nothing
+	h.run(t, "alice", "runc:web-1", "echo in").is(t, result{stdout: "in\n"})
+	runc.CLI(t, "delete", "--force", "web-1")
 	forbidden := asked("ask security")
-	process.Process.Kill()
-	process.Wait()
+	d.Remove(t, "web-1")
 	unknown := asked("no such container")
 
 	ambiguous.is(t, unknown)
 	forbidden.is(t, unknown)
-	unknown.is(t, result{stderr: "cartsshd: " + login + sentence, code: 255})
+	unknown.is(t, result{stderr: "cartsshd: web-1" + sentence, code: 255})
 }
 
-// among starts a process that sees a container's files, and is not in it.
-func among(t *testing.T, pid int) *exec.Cmd {
-	t.Helper()
-	need.Tool(t, "nsenter", "util-linux")
-	cmd := exec.Command("nsenter", "--mount", "--target", strconv.Itoa(pid), "/bin/busybox", "cat")
-	stdin, _ := cmd.StdinPipe()
-	stdout, _ := cmd.StdoutPipe()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+func TestWhoMayEnterIsToldThatItIsPaused(t *testing.T) {
+	d := rig.Docker(t)
+	d.Run(t, "web-1")
+	d.CLI(t, "pause", "web-1")
+	defer d.CLI(t, "unpause", "web-1")
+	h := serving(t, d)
+	h.run(t, "alice", "web-1", "true").is(t, result{stderr: "cartsshd: web-1 is paused\n", code: 255})
+	if r := h.last(t, audit.SessionDenied); r.Detail != "router: container web-1 is paused" {
+		t.Errorf("recorded as %q", r.Detail)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	io.WriteString(stdin, "x") // cat runs when it gives back what it was given
-	if _, err := io.ReadFull(stdout, make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	return cmd
-}
-
-// moveToCgroupOf moves a process to the cgroup v2 of another.
-func moveToCgroupOf(t *testing.T, cmd *exec.Cmd, pid int) {
-	t.Helper()
-	cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, path, found := strings.Cut(string(cgroups), "0::")
-	if !found {
-		t.Fatalf("no cgroup v2 in %q", cgroups)
-	}
-	root := "/sys/fs/cgroup/unified"
-	if _, err := os.Stat(root); err != nil {
-		root = "/sys/fs/cgroup"
-	}
-	procs := filepath.Join(root, strings.TrimSpace(path), "cgroup.procs")
-	if err := os.WriteFile(procs, []byte(strconv.Itoa(cmd.Process.Pid)), 0); err != nil {
-		t.Fatal(err)
-	}
+	h.run(t, "dave", "web-1", "true").is(t, result{stderr: "cartsshd: web-1" + sentence, code: 255})
 }
 
 func TestAStrangerLearnsNothing(t *testing.T) {

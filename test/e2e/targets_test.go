@@ -131,7 +131,6 @@ func TestAHostWithoutRuntimesHasNoTargets(t *testing.T) {
 		"pid:0":           `router: "pid:0": not the number of a process`,
 		"pid:4294967297":  `router: "pid:4294967297": not the number of a process`,
 		"pid:-1":          `router: "pid:-1": not the name of a container`,
-		"pid:1":           "router: process 1 is the host's own, in no container",
 		"pid:2":           "router: process 2 is the kernel's",
 		"nothing:web-1":   "router: nothing:web-1: no such container: no runtime is called so",
 		"docker:web-1":    "router: docker:web-1: no such container: no runtime is called so",
