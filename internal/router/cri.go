@@ -57,7 +57,7 @@ func readCRIO(a map[string]string) podPart {
 // parsePod reads a container that is a pod's, as read has it.
 func parsePod(read func(map[string]string) podPart) func(dir, id string, texts [][]byte) (Found, error) {
 	return func(_, id string, texts [][]byte) (Found, error) {
-		_, f, err := bundle(id, texts)
+		f, err := bundle(id, texts)
 		if err != nil {
 			return f, err
 		}

@@ -61,20 +61,20 @@ type ociConfig struct {
 	Linux       struct{ CgroupsPath string }
 }
 
-// bundle is an ociConfig, and the PID that is beside it.
-func bundle(id string, texts [][]byte) (c ociConfig, f Found, err error) {
+// bundle reads an ociConfig, and the PID that is beside it.
+func bundle(id string, texts [][]byte) (Found, error) {
+	var c ociConfig
 	if err := json.Unmarshal(texts[0], &c); err != nil {
-		return c, f, err
+		return Found{}, err
 	}
-	f = Found{ID: id, Labels: c.Annotations, cgroups: []string{cgroupOf(c.Linux.CgroupsPath, id)}}
-	if texts[1] == nil {
-		f.Closed = "is not running"
-		return c, f, nil
+	f := Found{ID: id, Labels: c.Annotations, cgroups: []string{cgroupOf(c.Linux.CgroupsPath, id)}}
+	if texts[1] == nil { // not yet
+		return f, f.sensible(id)
 	}
 	if f.PID = parsePID(strings.TrimSpace(string(texts[1]))); f.PID == 0 {
-		err = fmt.Errorf("its process is said to be %s", quote(string(texts[1])))
+		return f, fmt.Errorf("its process is said to be %s", quote(string(texts[1])))
 	}
-	return c, f, err
+	return f, f.sensible(id)
 }
 
 // cgroupOf is the cgroup that a runtime makes of a cgroupsPath: "/a/b", of
@@ -87,8 +87,10 @@ func cgroupOf(path, id string) string {
 		return parts[1] + "-" + parts[2] + ".scope"
 	case len(parts) == 3:
 		return parts[2] + ".scope"
+	case path == "" || strings.HasPrefix(path, "/"):
+		return cmp.Or(path, id)
 	}
-	return cmp.Or(path, id)
+	return filepath.Base(path) // below the cgroup of whoever made it
 }
 
 // ownName is the name of a container that has none but its ID: that, unless it
@@ -137,7 +139,7 @@ func NewContainerd(state string) Runtime {
 var containerdLayout = layout{files: []string{"config.json", "init.pid"}, holds: plain, parse: parseTask}
 
 func parseTask(dir, id string, texts [][]byte) (Found, error) {
-	_, f, err := bundle(id, texts)
+	f, err := bundle(id, texts)
 	f.Name = ownName(id)
 	if name := f.Labels["nerdctl/name"]; plain(name) {
 		f.Name = name
@@ -190,12 +192,10 @@ var crunLayout = layout{files: []string{"status", "config.json"}, holds: plain, 
 
 // crunStatus is what we read of crun's status: libcrun's container_status.
 type crunStatus struct {
-	PID     int
-	Start   uint64 `json:"process-start-time"`
-	Cgroup  string `json:"cgroup-path"`
-	Bundle  string
-	Rootfs  string
-	Systemd bool `json:"systemd-cgroup"`
+	PID    int
+	Start  uint64 `json:"process-start-time"`
+	Cgroup string `json:"cgroup-path"`
+	Bundle string
 }
 
 func parseCrun(_, id string, texts [][]byte) (Found, error) {

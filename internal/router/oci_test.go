@@ -226,7 +226,7 @@ func TestCgroupsAsRuntimesClaimThem(t *testing.T) {
 			t.Errorf("%s in %s: %v", test.path, test.claim, got)
 		}
 	}
-	for path, want := range map[string]string{"": "web-1", "/a/b": "/a/b", "user.slice:libpod:x": "libpod-x.scope", "a::x": "x.scope"} {
+	for path, want := range map[string]string{"": "web-1", "/a/b": "/a/b", "user.slice:libpod:x": "libpod-x.scope", "a::x": "x.scope", "a/b": "b"} {
 		if got := cgroupOf(path, "web-1"); got != want {
 			t.Errorf("%q: got %s", path, got)
 		}
