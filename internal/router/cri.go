@@ -15,10 +15,10 @@ import (
 // the pod has no other. The sandbox of a pod, which holds its namespaces and
 // runs nothing but a pause, is found by its ID only.
 func NewCRI(containerd, crio string) Runtime {
-	return &onDisk{"cri", []*stateTree{
+	return newOnDisk("cri",
 		newStateTree(&criLayout, containerd+"/io.containerd.runtime.v2.task/k8s.io"),
 		newStateTree(&crioLayout, crio+"/overlay-containers"),
-	}}
+	)
 }
 
 var (

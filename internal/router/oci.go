@@ -13,29 +13,39 @@ import (
 // onDisk is a runtime that is read from disk alone: it may hang or be dead, or
 // never have been a daemon.
 type onDisk struct {
+	patience
 	name  string
 	trees []*stateTree
+}
+
+func newOnDisk(name string, trees ...*stateTree) *onDisk {
+	var roots []string
+	for _, tree := range trees {
+		roots = append(roots, tree.roots...)
+	}
+	return &onDisk{newPatience(strings.Join(roots, ", ")), name, trees}
 }
 
 // Name is that of the runtime in a login.
 func (d *onDisk) Name() string { return d.name }
 
-// Find and List look on disk. A directory that is not there is no error.
+// Find and List look on disk. A directory that is not there is no error, and
+// one that hangs an error after a second.
 func (d *onDisk) Find(ctx context.Context, id string) ([]Found, error) {
-	return d.each(func(s *stateTree) ([]Found, error) { return s.find(ctx, id) })
+	return d.each(ctx, func(s *stateDir) ([]Found, error) { return s.look(id) })
 }
 
 // List is as Find.
-func (d *onDisk) List(ctx context.Context) ([]Found, error) {
-	return d.each(func(s *stateTree) ([]Found, error) { return s.list(ctx) })
-}
+func (d *onDisk) List(ctx context.Context) ([]Found, error) { return d.each(ctx, (*stateDir).running) }
 
-func (d *onDisk) each(ask func(*stateTree) ([]Found, error)) (found []Found, err error) {
-	for _, tree := range d.trees {
-		more, failed := ask(tree)
-		found, err = append(found, more...), errors.Join(err, failed)
-	}
-	return found, err
+func (d *onDisk) each(ctx context.Context, ask func(*stateDir) ([]Found, error)) ([]Found, error) {
+	return d.ask(ctx, func() (found []Found, err error) {
+		for _, tree := range d.trees {
+			more, failed := tree.each(ask)
+			found, err = append(found, more...), errors.Join(err, failed)
+		}
+		return found, err
+	})
 }
 
 // Verify compares the process's cgroup with that of the file, and wants it to
@@ -132,7 +142,7 @@ func maker(labels map[string]string, dir string) string {
 // all of its namespaces. A container is called as nerdctl calls it, or by its
 // ID, or namespace/ID.
 func NewContainerd(state string) Runtime {
-	return &onDisk{"containerd", []*stateTree{newStateTree(&containerdLayout, state+"/io.containerd.runtime.v2.task/*")}}
+	return newOnDisk("containerd", newStateTree(&containerdLayout, state+"/io.containerd.runtime.v2.task/*"))
 }
 
 // containerd writes config.json before the shim writes init.pid.
@@ -151,7 +161,7 @@ func parseTask(dir, id string, texts [][]byte) (Found, error) {
 
 // NewRunc returns runc by its state directories, as --root has them.
 func NewRunc(roots ...string) Runtime {
-	return &onDisk{"runc", []*stateTree{newStateTree(&runcLayout, roots...)}}
+	return newOnDisk("runc", newStateTree(&runcLayout, roots...))
 }
 
 var runcLayout = layout{files: []string{"state.json"}, holds: plain, parse: parseRunc}
@@ -184,7 +194,7 @@ func parseRunc(dir, id string, texts [][]byte) (Found, error) {
 
 // NewCrun returns crun by its state directories, as --root has them.
 func NewCrun(roots ...string) Runtime {
-	return &onDisk{"crun", []*stateTree{newStateTree(&crunLayout, roots...)}}
+	return newOnDisk("crun", newStateTree(&crunLayout, roots...))
 }
 
 // crun leaves a copy of the bundle's config.json beside its status.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/cartsshd/cartsshd/internal/need"
@@ -188,6 +189,22 @@ func TestADirectoryThatOthersMayWriteToIsNotRead(t *testing.T) {
 			t.Errorf("%s: got %v", name, got)
 		}
 	}
+}
+
+func TestADiskOfAnyRuntimeThatHangsIsAFailureInTime(t *testing.T) {
+	state := t.TempDir()
+	task(t, state, "default", "web-1", `{}`, "4711")
+	r := NewContainerd(state).(*onDisk)
+	hangs := make(chan struct{})
+	began := time.Now()
+	found, err := r.each(t.Context(), func(*stateDir) ([]Found, error) { <-hangs; return nil, nil })
+	if took := time.Since(began); found != nil || err == nil || !strings.Contains(err.Error(), "the disk does not answer") || took > 2*statePatience {
+		t.Errorf("got %+v, %v after %v", found, err, took)
+	}
+	if got, err := names(t, r, "web-1"); err != nil || len(got) != 1 {
+		t.Errorf("meanwhile, for another: got %v, %v", got, err)
+	}
+	close(hangs)
 }
 
 func TestPIDsOfFilesAreAnswerableToTheKernel(t *testing.T) {

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"slices"
@@ -17,7 +16,6 @@ import (
 //
 // What is not there holds no containers.
 type stateTree struct {
-	patience
 	layout *layout
 	roots  []string
 
@@ -25,21 +23,9 @@ type stateTree struct {
 	dirs map[string]*stateDir
 }
 
-func newStateTree(l *layout, roots ...string) *stateTree {
-	return &stateTree{patience: newPatience(strings.Join(roots, ", ")), layout: l, roots: roots}
-}
+func newStateTree(l *layout, roots ...string) *stateTree { return &stateTree{layout: l, roots: roots} }
 
-// find and list are as those of stateDir.
-func (s *stateTree) find(ctx context.Context, id string) ([]Found, error) {
-	return s.ask(ctx, func() ([]Found, error) {
-		return s.each(func(d *stateDir) ([]Found, error) { return d.look(id) })
-	})
-}
-
-func (s *stateTree) list(ctx context.Context) ([]Found, error) {
-	return s.ask(ctx, func() ([]Found, error) { return s.each((*stateDir).running) })
-}
-
+// each asks every directory that there is.
 func (s *stateTree) each(ask func(*stateDir) ([]Found, error)) (found []Found, err error) {
 	paths, failures := s.paths()
 	for _, d := range s.at(paths) {
