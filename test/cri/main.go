@@ -1,7 +1,9 @@
 // Command cri makes one pod on a Kubernetes runtime, by CRI calls, and prints
 // its IDs: that of the sandbox, then of the containers.
 //
-//	cri SOCKET IMAGE NAMESPACE POD CONTAINER…
+//	cri SOCKET CGROUP IMAGE NAMESPACE POD CONTAINER…
+//
+// Their cgroups are below CGROUP.
 //
 // It is for tests, and a module of its own so that the project's has none of
 // what it needs.
@@ -19,17 +21,17 @@ import (
 )
 
 func main() {
-	if len(os.Args) < 6 {
-		fmt.Fprintln(os.Stderr, "usage: cri SOCKET IMAGE NAMESPACE POD CONTAINER…")
+	if len(os.Args) < 7 {
+		fmt.Fprintln(os.Stderr, "usage: cri SOCKET CGROUP IMAGE NAMESPACE POD CONTAINER…")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5:]); err != nil {
+	if err := run(os.Args[1], os.Args[3], sandboxConfig(os.Args[2], os.Args[4], os.Args[5]), os.Args[6:]); err != nil {
 		fmt.Fprintln(os.Stderr, "cri:", err)
 		os.Exit(1)
 	}
 }
 
-func run(socket, image, namespace, pod string, containers []string) error {
+func run(socket, image string, sandbox *cri.PodSandboxConfig, containers []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	conn, err := grpc.Dial("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -38,7 +40,6 @@ func run(socket, image, namespace, pod string, containers []string) error {
 	}
 	defer conn.Close()
 	client := cri.NewRuntimeServiceClient(conn)
-	sandbox := sandboxConfig(namespace, pod)
 	made, err := client.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: sandbox})
 	if err != nil {
 		return err
@@ -55,12 +56,12 @@ func run(socket, image, namespace, pod string, containers []string) error {
 }
 
 // sandboxConfig is on the host's network, which needs no plugin.
-func sandboxConfig(namespace, pod string) *cri.PodSandboxConfig {
+func sandboxConfig(cgroup, namespace, pod string) *cri.PodSandboxConfig {
 	return &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: pod, Namespace: namespace, Uid: "uid-" + pod},
 		Labels:   map[string]string{"app": pod},
 		Linux: &cri.LinuxPodSandboxConfig{
-			CgroupParent: "/kubepods/besteffort/poduid-" + pod,
+			CgroupParent: cgroup + "/pod-" + pod,
 			SecurityContext: &cri.LinuxSandboxSecurityContext{
 				NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE, Pid: cri.NamespaceMode_CONTAINER},
 			},

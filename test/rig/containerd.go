@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -113,7 +114,7 @@ func (c *Containerd) prepare(t testing.TB) error {
 // sleeps.
 func (c *Containerd) Run(t testing.TB, namespace, id string, flags ...string) Container {
 	t.Helper()
-	argv := append([]string{"run", "--detach", "--snapshotter", "native", "--runc-root", c.Runc}, flags...)
+	argv := append([]string{"run", "--detach", "--snapshotter", "native", "--runc-root", c.Runc, "--cgroup", c.cgroup() + "/" + namespace + "/" + id}, flags...)
 	c.CLI(t, namespace, append(argv, "docker.io/"+Busybox+":latest", id)...)
 	return Container{ID: id, Name: id, PID: c.PIDOf(t, namespace, id)}
 }
@@ -161,6 +162,27 @@ func (c *Containerd) PIDOf(t testing.TB, namespace, id string) int {
 	return 0
 }
 
+// cgroup is what its containers' cgroups are below.
+func (c *Containerd) cgroup() string { return "/" + filepath.Base(c.dir) }
+
+// removeCgroups removes what runc leaves: it makes the cgroups above a
+// container's, and removes that one only.
+func (c *Containerd) removeCgroups() {
+	trees, _ := filepath.Glob("/sys/fs/cgroup/*" + c.cgroup())
+	for _, tree := range append(trees, "/sys/fs/cgroup"+c.cgroup()) {
+		var dirs []string
+		filepath.WalkDir(tree, func(path string, entry os.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return nil
+		})
+		for _, dir := range slices.Backward(dirs) {
+			os.Remove(dir)
+		}
+	}
+}
+
 // PID is that of the daemon itself.
 func (c *Containerd) PID() int { return c.proc.pid }
 
@@ -185,6 +207,7 @@ func (c *Containerd) close() {
 			output("runc", "--root", root, "delete", "--force", container.Name())
 		}
 	}
+	c.removeCgroups()
 	unmountBelow(c.dir)
 	os.RemoveAll(c.dir)
 }
@@ -194,7 +217,7 @@ func (c *Containerd) close() {
 func (c *Containerd) Pod(t testing.TB, namespace, pod string, containers ...string) []Container {
 	t.Helper()
 	client := c.criClient(t)
-	out, err := output(append([]string{client, c.Socket, Busybox, namespace, pod}, containers...)...)
+	out, err := output(append([]string{client, c.Socket, c.cgroup(), Busybox, namespace, pod}, containers...)...)
 	if err != nil {
 		log, _ := os.ReadFile(c.dir + "/log")
 		t.Fatalf("%v\n%s", err, log[max(0, len(log)-2000):])
