@@ -43,6 +43,7 @@ type container struct {
 	Started    uint64             `json:"started,omitempty"`
 	Namespaces *router.Namespaces `json:"namespaces,omitempty"`
 	State      string             `json:"state"`
+	Host       bool               `json:"host,omitempty"` // it is in no container
 	Source     string             `json:"source,omitempty"`
 	Logins     []string           `json:"logins,omitempty"`
 }
@@ -106,7 +107,7 @@ func (c resolveCmd) Run(ctx context.Context, out io.Writer) error {
 	warn(target.Warnings)
 	found := container{
 		Runtime: target.Runtime, ID: target.ID, Name: target.Name, Image: target.Image, Digest: target.Digest, Labels: target.Labels,
-		PID: target.PID, Started: target.Started, Namespaces: &target.Namespaces, State: "running", Source: target.Source,
+		PID: target.PID, Started: target.Started, Namespaces: &target.Namespaces, State: "running", Host: target.Host, Source: target.Source,
 	}
 	if c.Output == "json" {
 		return writeJSON(out, found)
@@ -122,10 +123,14 @@ func (c container) show(out io.Writer) error {
 		{"pid", strconv.Itoa(c.PID)}, {"started", fmt.Sprintf("%d ticks after boot", c.Started)}, {"state", c.State}, {"source", c.Source},
 		{"namespaces", fmt.Sprintf("mnt %d, pid %d, net %d, ipc %d, uts %d, user %d, cgroup %d", n.Mnt, n.PID, n.Net, n.IPC, n.UTS, n.User, n.Cgroup)},
 	}
+	if c.Host {
+		lines = append(lines, [2]string{"host", "sees the host's own files, in no container"})
+	}
+	labels := len(lines)
 	for name, value := range c.Labels {
 		lines = append(lines, [2]string{"label", name + "=" + value})
 	}
-	slices.SortStableFunc(lines[10:], func(a, b [2]string) int { return strings.Compare(a[1], b[1]) })
+	slices.SortStableFunc(lines[labels:], func(a, b [2]string) int { return strings.Compare(a[1], b[1]) })
 	w := columns(out)
 	for _, line := range lines {
 		if line[1] != "" {

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -139,6 +140,10 @@ func TestAHostWithoutRuntimesHasNoTargets(t *testing.T) {
 		"containerd:a/bc": "router: containerd:a/bc: no such container",
 	} {
 		ask.run(t, "resolve", "--", name).is(t, result{code: 1, stderr: "cartsshd: " + want + "\n"})
+	}
+	own := fmt.Sprint("pid:", os.Getpid())
+	if got := ask.run(t, "resolve", own); got.code != 0 || !strings.Contains(got.stdout, "host        sees the host's own files") {
+		t.Errorf("a process of the host's: %+v", got)
 	}
 	if got := ask.run(t, "resolve"); got.code != 2 {
 		t.Errorf("no name: %+v", got)
