@@ -111,8 +111,13 @@ func (p *Policy) Decide(who Subject, what Request) Decision {
 		return Decision{Why: "no target was asked for"}
 	}
 	for i := range p.rules {
-		if r := &p.rules[i]; r.names(who) && r.covers(what.Target) {
+		r := &p.rules[i]
+		switch {
+		case !r.names(who):
+		case r.covers(what.Target):
 			return r.decide(what)
+		case r.mayCover(what.Target):
+			return r.no("its labels are not known, and the rule asks for them")
 		}
 	}
 	return Decision{Why: "no rule matches"}
@@ -126,6 +131,12 @@ func (r *rule) names(who Subject) bool {
 
 func (r *rule) covers(target Target) bool {
 	return slices.ContainsFunc(r.targets, func(p TargetPattern) bool { return p.Match(target) })
+}
+
+// mayCover tells whether it depends on labels that nobody could tell.
+func (r *rule) mayCover(target Target) bool {
+	return target.Labels[labelsUnknown] != "" &&
+		slices.ContainsFunc(r.targets, func(p TargetPattern) bool { return p.matchesButForLabels(target) })
 }
 
 func (r *rule) decide(what Request) Decision {

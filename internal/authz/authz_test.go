@@ -115,6 +115,31 @@ func TestWhoMayShellGetsTheShellAndOthersTheirArguments(t *testing.T) {
 	}
 }
 
+// Or a container would pass a rule against its labels while nobody can tell them.
+func TestWhereLabelsAreNotKnownNoRuleThatAsksForThemIsPassed(t *testing.T) {
+	policy := load(t, `
+people: {alice: {keys: [ALICE]}, bob: {keys: [BOB]}}
+rules:
+  - {name: break-glass, who: [alice], targets: [{name: web-1}], allow: [shell]}
+  - {name: vault, who: [alice], targets: [{labels: {tier: secrets}}], deny: ask security}
+  - {name: careful, who: ["*"], targets: [{name: "web-*", labels: {env: prod}}], allow: [exec: [ps]]}
+  - {name: all, who: ["*"], targets: [{name: "*"}], allow: [shell]}
+`)
+	for _, test := range []struct{ who, name, rule string }{
+		{"alice", "web-1", "break-glass"}, {"alice", "web-2", "vault"}, {"alice", "db", "vault"}, {"bob", "web-1", "careful"}, {"bob", "db", "all"},
+	} {
+		target := container(test.name, "cartsshd.labels=unknown")
+		got := policy.Decide(authz.Subject{Person: test.who}, authz.Request{Target: target, Kind: authz.Shell})
+		allow := test.rule == "break-glass" || test.rule == "all"
+		if got.Allow != allow || got.Rule != test.rule {
+			t.Errorf("%s in %s: %+v, want rule %s", test.who, test.name, got, test.rule)
+		}
+		if !allow && got.Why != "its labels are not known, and the rule asks for them" {
+			t.Errorf("%s in %s: %q", test.who, test.name, got.Why)
+		}
+	}
+}
+
 func TestARuleMayDemandAToolsImage(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("0a", 32)
 	for demand, want := range map[string]string{

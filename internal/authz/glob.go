@@ -120,6 +120,20 @@ func (p TargetPattern) Match(t Target) bool {
 	return p.Name.allows(t.Name) && p.Runtime.allows(t.Runtime) && p.Image.allows(t.Image) && p.allowsLabels(t.Labels)
 }
 
+// labelsUnknown is a label of a target whose own labels could not be found out:
+// it may have any. The router sets it, and no runtime can.
+const labelsUnknown = "cartsshd.labels"
+
+// matchesButForLabels reports whether t is meant if it has the labels that p
+// asks for.
+func (p TargetPattern) matchesButForLabels(t Target) bool {
+	if len(p.Labels) == 0 {
+		return false
+	}
+	p.Labels = nil
+	return p.empty() || p.Match(t)
+}
+
 func (p TargetPattern) empty() bool {
 	return p.Name.pattern == nil && p.Runtime.pattern == nil && p.Image.pattern == nil && len(p.Labels) == 0
 }
