@@ -7,7 +7,8 @@ demo='mksquashfs:squashfs-tools ssh:openssh-client'
 test="$demo mkfs.erofs:erofs-utils dockerd:docker.io runc:runc containerd:containerd ctr:containerd crun:crun busybox:busybox-static
  aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu x86_64-linux-gnu-gcc:gcc qemu-aarch64-static:qemu-user-static
  asciinema:asciinema /usr/sbin/sshd:openssh-server nsenter:util-linux unshare:util-linux strace:strace ps:procps
- tmux:tmux curl:curl musl-gcc:musl-tools mke2fs:e2fsprogs debugfs:e2fsprogs unsquashfs:squashfs-tools ldconfig:libc-bin tic:ncurses-bin"
+ tmux:tmux curl:curl musl-gcc:musl-tools mke2fs:e2fsprogs debugfs:e2fsprogs unsquashfs:squashfs-tools ldconfig:libc-bin tic:ncurses-bin
+ podman:podman newuidmap:uidmap lxc-start:lxc systemd-nspawn:systemd-container lxd:lxd lxc:lxd-client"
 
 case ${1-} in
 demo) list=$demo ;;

@@ -129,12 +129,17 @@ func viewOf(pid int) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	root := fmt.Sprintf("/proc/%d/root", pid)
+	root, err := rootOf(fmt.Sprintf("/proc/%d/root", pid))
+	return view{mounts, root}, err
+}
+
+// rootOf returns the device and inode of a directory.
+func rootOf(path string) ([3]uint64, error) {
 	var st unix.Statx_t
 	// Without DONT_SYNC a container whose root is a FUSE of its own could
 	// keep us waiting for ever.
-	if err := unix.Statx(unix.AT_FDCWD, root, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
-		return view{}, &os.PathError{Op: "statx", Path: root, Err: err}
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
+		return [3]uint64{}, &os.PathError{Op: "statx", Path: path, Err: err}
 	}
-	return view{mounts, [3]uint64{uint64(st.Dev_major), uint64(st.Dev_minor), st.Ino}}, nil
+	return [3]uint64{uint64(st.Dev_major), uint64(st.Dev_minor), st.Ino}, nil
 }

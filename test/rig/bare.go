@@ -135,13 +135,13 @@ func writeBundle(dir, box string, argv []string) error {
 	return os.WriteFile(dir+"/config.json", config, 0o600)
 }
 
-// writeRoot lays out a root directory that belongs to a user.
+// writeRoot lays out a root directory that belongs to owner.
 func writeRoot(root, box string, owner int) error {
 	program, err := os.ReadFile(box)
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{"", "bin", "dev", "proc", "sys", "tmp"} {
+	for _, dir := range []string{"", "bin", "dev", "etc", "proc", "sbin", "sys", "tmp", "usr"} {
 		if err := os.MkdirAll(root+"/"+dir, 0o755); err != nil {
 			return err
 		}
