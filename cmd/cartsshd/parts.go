@@ -68,11 +68,26 @@ func runtimes(c config.Runtimes) []router.Runtime {
 	if c.Docker != nil {
 		list = append(list, router.NewDocker(c.Docker.Socket, string(c.Docker.Root)))
 	}
+	if p := c.Podman; p != nil {
+		list = append(list, router.NewPodman(p.Socket, p.Root, p.Run, p.Users))
+	}
 	if c.CRI != nil {
 		list = append(list, router.NewCRI(c.CRI.Containerd, c.CRI.CRIO))
 	}
 	if c.Containerd != nil {
 		list = append(list, router.NewContainerd(c.Containerd.Root))
+	}
+	if c.Incus != nil {
+		list = append(list, router.NewIncus(incusRoots(c.Incus)...))
+	}
+	if c.LXC != nil {
+		list = append(list, router.NewLXC(c.LXC.Root))
+	}
+	if c.Nspawn != nil {
+		list = append(list, router.NewNspawn(c.Nspawn.Dir))
+	}
+	if c.Rkt != nil {
+		list = append(list, router.NewRkt(c.Rkt.Root))
 	}
 	if c.Crun != nil {
 		list = append(list, router.NewCrun(c.Crun.Roots...))
@@ -84,6 +99,14 @@ func runtimes(c config.Runtimes) []router.Runtime {
 		list = append(list, router.PID{})
 	}
 	return list
+}
+
+// incusRoots are where its data may be: Incus's, LXD's, and that of LXD's snap.
+func incusRoots(c *config.Incus) []string {
+	if c.Root != "" {
+		return []string{string(c.Root)}
+	}
+	return []string{"/var/lib/incus", "/var/lib/lxd", "/var/snap/lxd/common/lxd"}
 }
 
 // listen opens the door.

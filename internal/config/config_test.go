@@ -205,6 +205,24 @@ func TestTheRuntimesOfTheOCIAreWhereTheyAreBuilt(t *testing.T) {
 	}
 }
 
+func TestPathsOfRuntimesHaveDefaultsAndAreRelativeToTheFile(t *testing.T) {
+	path := write(t, nobody+"runtimes: {podman: {root: r}, incus: {root: i}, lxc: {}, rkt: {root: k}}")
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(path)
+	want := Runtimes{
+		Podman: &Podman{"/run/podman/podman.sock", dir + "/r", "/run/containers/storage", "/run/user"},
+		Incus:  &Incus{DataRoot(dir + "/i")},
+		LXC:    &LXC{"/var/lib/lxc"},
+		Rkt:    &Rkt{dir + "/k"},
+	}
+	if !reflect.DeepEqual(c.Runtimes, want) {
+		t.Errorf("got %+v, want %+v", c.Runtimes, want)
+	}
+}
+
 func TestThereMayBeSeveralImages(t *testing.T) {
 	digest := strings.Repeat("0a", 32)
 	for _, test := range []struct {

@@ -8,15 +8,20 @@ import (
 // Runtimes are where containers are looked for. One that is nil is off.
 type Runtimes struct {
 	Docker     *Docker     `yaml:"docker"`
+	Podman     *Podman     `yaml:"podman"`
 	CRI        *CRI        `yaml:"cri"`
 	Containerd *Containerd `yaml:"containerd"`
+	Incus      *Incus      `yaml:"incus"`
+	LXC        *LXC        `yaml:"lxc"`
+	Nspawn     *Nspawn     `yaml:"nspawn"`
+	Rkt        *Rkt        `yaml:"rkt"`
 	Crun       *Roots      `yaml:"crun"`
 	Runc       *Roots      `yaml:"runc"`
 	PID        *PID        `yaml:"pid"`
 }
 
 // runtimeNames are what rules may call them.
-var runtimeNames = []string{"docker", "cri", "containerd", "crun", "runc", "pid"}
+var runtimeNames = []string{"docker", "podman", "cri", "containerd", "incus", "lxc", "nspawn", "rkt", "crun", "runc", "pid"}
 
 // Docker is a Docker engine.
 type Docker struct {
@@ -24,8 +29,36 @@ type Docker struct {
 	Root   DataRoot `yaml:"root"`
 }
 
-// DataRoot is the path of a Docker engine's data root; empty if the engine is
-// to be asked for it, for which the file says auto.
+// Podman is root's containers, and those of users.
+type Podman struct {
+	Socket string `yaml:"socket"`
+	Root   string `yaml:"root"`
+	Run    string `yaml:"run"`
+	Users  string `yaml:"users"`
+}
+
+// Incus is an Incus or an LXD.
+type Incus struct {
+	Root DataRoot `yaml:"root"`
+}
+
+// LXC is the containers of liblxc.
+type LXC struct {
+	Root string `yaml:"root"`
+}
+
+// Nspawn is the machines of systemd-nspawn.
+type Nspawn struct {
+	Dir string `yaml:"dir"`
+}
+
+// Rkt is the pods of rkt.
+type Rkt struct {
+	Root string `yaml:"root"`
+}
+
+// DataRoot is the path of a daemon's data; empty if it is to be found out, for
+// which the file says auto.
 type DataRoot string
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
@@ -87,6 +120,21 @@ func (r *Runtimes) turnOn() {
 	if r.Runc != nil && r.Runc.Roots == nil {
 		r.Runc.Roots = []string{"/run/runc", "/run/containerd/runc/*", "/run/docker/runtime-runc/*"}
 	}
+	if r.Podman != nil {
+		standard(&r.Podman.Socket, "/run/podman/podman.sock")
+		standard(&r.Podman.Root, "/var/lib/containers/storage")
+		standard(&r.Podman.Run, "/run/containers/storage")
+		standard(&r.Podman.Users, "/run/user")
+	}
+	if r.LXC != nil {
+		standard(&r.LXC.Root, "/var/lib/lxc")
+	}
+	if r.Nspawn != nil {
+		standard(&r.Nspawn.Dir, "/run/systemd")
+	}
+	if r.Rkt != nil {
+		standard(&r.Rkt.Root, "/var/lib/rkt")
+	}
 }
 
 func standard(path *string, is string) {
@@ -99,10 +147,22 @@ func standard(path *string, is string) {
 func (r *Runtimes) paths() []*string {
 	var paths []*string
 	if d := r.Docker; d != nil {
-		paths = append(paths, &d.Socket)
-		if d.Root != "" {
-			paths = append(paths, (*string)(&d.Root))
-		}
+		paths = append(append(paths, &d.Socket), d.Root.path()...)
+	}
+	if p := r.Podman; p != nil {
+		paths = append(paths, &p.Socket, &p.Root, &p.Run, &p.Users)
+	}
+	if i := r.Incus; i != nil {
+		paths = append(paths, i.Root.path()...)
+	}
+	if l := r.LXC; l != nil {
+		paths = append(paths, &l.Root)
+	}
+	if n := r.Nspawn; n != nil {
+		paths = append(paths, &n.Dir)
+	}
+	if r := r.Rkt; r != nil {
+		paths = append(paths, &r.Root)
 	}
 	if c := r.CRI; c != nil {
 		paths = append(paths, &c.Containerd, &c.CRIO)
@@ -123,4 +183,12 @@ func (r *Roots) all() []string {
 		return nil
 	}
 	return r.Roots
+}
+
+// path is none where it is to be found out.
+func (r *DataRoot) path() []*string {
+	if *r == "" {
+		return nil
+	}
+	return []*string{(*string)(r)}
 }

@@ -27,8 +27,8 @@ type Incus struct{ daemons []*incusd }
 // incusd is a daemon, which need not be up, nor there.
 type incusd struct {
 	root string
-	http *Docker      // only the plain HTTP of it
-	disk *dockerState // for its patience
+	http *Docker // only the plain HTTP of it
+	disk patience
 }
 
 // NewIncus returns the containers of the daemons whose data is below these.
@@ -36,7 +36,7 @@ func NewIncus(roots ...string) *Incus {
 	c := &Incus{}
 	for _, root := range roots {
 		root = filepath.Clean(root)
-		c.daemons = append(c.daemons, &incusd{root, NewDocker(root+"/unix.socket", ""), disk(root)})
+		c.daemons = append(c.daemons, &incusd{root, NewDocker(root+"/unix.socket", ""), newPatience(root)})
 	}
 	return c
 }
@@ -82,7 +82,7 @@ func (c *Incus) Verify(f Found) error {
 
 // stored returns the containers on disk that are wanted.
 func (d *incusd) stored(ctx context.Context, wanted func(Found) bool) ([]Found, error) {
-	return d.disk.patiently(ctx, func() ([]Found, error) {
+	return d.disk.ask(ctx, func() ([]Found, error) {
 		names, err := directories(d.containers())
 		var found []Found
 		for _, name := range names {

@@ -17,13 +17,13 @@ import (
 // there, and its parent.
 type LXC struct {
 	path string
-	disk *dockerState // for its patience
+	disk patience
 }
 
 // NewLXC returns the containers whose directories are in path, LXC's lxcpath.
 func NewLXC(path string) *LXC {
 	path = filepath.Clean(path)
-	return &LXC{path: path, disk: disk(path)}
+	return &LXC{path: path, disk: newPatience(path)}
 }
 
 // Name is that of the runtime in a login.
@@ -35,14 +35,14 @@ func (l *LXC) Find(ctx context.Context, id string) ([]Found, error) {
 	if !plain(id) {
 		return nil, nil
 	}
-	return l.disk.patiently(ctx, func() ([]Found, error) {
+	return l.disk.ask(ctx, func() ([]Found, error) {
 		return l.among(func(name string) bool { return name == id })
 	})
 }
 
 // List returns all that run.
 func (l *LXC) List(ctx context.Context) ([]Found, error) {
-	found, err := l.disk.patiently(ctx, func() ([]Found, error) { return l.among(plain) })
+	found, err := l.disk.ask(ctx, func() ([]Found, error) { return l.among(plain) })
 	return living(found), err
 }
 
@@ -86,7 +86,7 @@ func started(found []Found, err error) ([]Found, error) {
 // need not be there. Where others may write to it they would choose what is
 // found.
 func directories(path string) ([]string, error) {
-	dir, _, err := openStateDir(path)
+	dir, _, err := openStateDir(path, 0)
 	if absent(err) {
 		return nil, nil
 	}

@@ -18,13 +18,13 @@ import (
 // init.
 type Nspawn struct {
 	dir  string
-	disk *dockerState // for its patience
+	disk patience
 }
 
 // NewNspawn returns the machines that systemd knows of in a directory, which is
 // /run/systemd.
 func NewNspawn(dir string) *Nspawn {
-	return &Nspawn{dir: dir, disk: disk(dir)}
+	return &Nspawn{dir: dir, disk: newPatience(dir)}
 }
 
 // Name is that of the runtime in a login.
@@ -82,7 +82,7 @@ func inScope(path, name string) bool {
 
 // all returns the machines that are wanted, each once.
 func (n *Nspawn) all(ctx context.Context, wanted func(string) bool) ([]Found, error) {
-	return n.disk.patiently(ctx, func() ([]Found, error) {
+	return n.disk.ask(ctx, func() ([]Found, error) {
 		found, err := n.registered(wanted)
 		running, errRunning := n.running(wanted)
 		for _, f := range running {
@@ -101,7 +101,7 @@ func machine(name string, pid int, source string) Found {
 
 // registered reads what machined has written of each machine.
 func (n *Nspawn) registered(wanted func(string) bool) (found []Found, err error) {
-	dir, _, err := openStateDir(n.dir + "/machines")
+	dir, _, err := openStateDir(n.dir+"/machines", 0)
 	if absent(err) {
 		return nil, nil
 	}

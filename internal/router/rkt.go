@@ -14,12 +14,12 @@ import (
 // that is named by its UUID and has the number of a process in it.
 type Rkt struct {
 	dir  string
-	disk *dockerState // for its patience
+	disk patience
 }
 
 // NewRkt returns the pods whose data is in a directory, which is /var/lib/rkt.
 func NewRkt(dir string) *Rkt {
-	return &Rkt{dir: dir + "/pods/run", disk: disk(dir)}
+	return &Rkt{dir: dir + "/pods/run", disk: newPatience(dir)}
 }
 
 // Name is that of the runtime in a login.
@@ -73,8 +73,8 @@ var podUUID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // all returns the pods that are wanted.
 func (r *Rkt) all(ctx context.Context, wanted func(uuid string) bool) ([]Found, error) {
-	return r.disk.patiently(ctx, func() (found []Found, err error) {
-		dir, _, err := openStateDir(r.dir)
+	return r.disk.ask(ctx, func() (found []Found, err error) {
+		dir, _, err := openStateDir(r.dir, 0)
 		if absent(err) {
 			return nil, nil
 		}

@@ -142,8 +142,3 @@ func living(found []Found) []Found {
 func absent(err error) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ECONNREFUSED)
 }
-
-// disk has what is kept below dir asked, and gives up on it in time.
-func disk(dir string) *dockerState {
-	return &dockerState{dir: dir, slots: make(chan struct{}, stateSlots)}
-}
