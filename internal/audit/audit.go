@@ -4,8 +4,8 @@
 // A session that cannot be recorded does not run.
 //
 // The record is a directory: journal.jsonl, one JSON object a line (Record,
-// described in docs/audit.md), and recordings/, one asciicast v2 file for
-// every session with a terminal. What Event, Durable and End have acknowledged
+// described in docs/audit.md), recordings/, one asciicast v2 file for every
+// session with a terminal, and host/, the same of what is done at the host. What Event, Durable and End have acknowledged
 // is on the disk, not on its way there. A recording follows the screen by some
 // milliseconds and is on the disk when End returns.
 //
@@ -39,6 +39,8 @@ type Log struct {
 	lock       *os.File // the directory itself; holds the flock
 	root       *os.Root
 	recordings *os.Root
+	running    *os.Root // of what is done at the host: a file for each session that runs; else nil
+	turns      *turns   // the same
 	shelf      *os.File // recordings/, to sync its entries
 	journal    *journal
 	disk       *disk
@@ -47,8 +49,13 @@ type Log struct {
 // Person is who did it.
 type Person struct {
 	Name   string   `json:"name,omitempty"` // nobody's, if the key is nobody's any more
-	Key    string   `json:"key"`            // SHA256 fingerprint
+	Key    string   `json:"key,omitempty"`  // SHA256 fingerprint
 	Groups []string `json:"groups,omitempty"`
+
+	// Of who did it at the host itself.
+	UID      *int   `json:"uid,omitempty"`
+	LoginUID *int   `json:"login_uid,omitempty"` // as the kernel remembers it over su and sudo (pam_loginuid(8))
+	SudoUser string `json:"sudo_user,omitempty"` // as sudo says
 }
 
 // Client is where they did it from.
@@ -103,14 +110,14 @@ type PTY struct {
 type Meta struct {
 	Person  Person `json:"person"`
 	Client  Client `json:"client"`
-	Login   string `json:"login"` // as typed
-	Target  Target `json:"target"`
+	Login   string `json:"login"`  // as typed
+	Target  Target `json:"target"` // zero: none, as of what is bound at the host
 	Rule    string `json:"rule"`
 	Profile string `json:"profile,omitempty"`
 
 	Privileges *Privileges `json:"privileges,omitempty"`
 
-	Kind    string   `json:"kind"` // shell, exec
+	Kind    string   `json:"kind"` // shell, exec; at the host also mount, unmount, bind, unbind
 	Command string   `json:"command,omitempty"`
 	Argv    []string `json:"argv,omitempty"`
 	PTY     *PTY     `json:"pty,omitempty"` // nil: none, and no recording
@@ -188,6 +195,10 @@ func (l *Log) Begin(m Meta) (*Session, error) {
 		}
 		s.opened.Recording = &Recording{Name: s.recording.name}
 	}
+	if s.mark, err = l.mark(&s.opened); err != nil {
+		s.discard()
+		return nil, unrecorded(err)
+	}
 	if s.opening, err = l.journal.start(&s.opened); err != nil {
 		s.discard()
 		return nil, unrecorded(err)
@@ -198,13 +209,17 @@ func (l *Log) Begin(m Meta) (*Session, error) {
 }
 
 func opening(id string, m Meta) Record {
+	target := &m.Target
+	if m.Target == (Target{}) {
+		target = nil
+	}
 	return Record{
 		Event:      SessionOpen,
 		Session:    id,
 		Person:     &m.Person,
 		Client:     &m.Client,
 		Login:      m.Login,
-		Target:     &m.Target,
+		Target:     target,
 		Rule:       m.Rule,
 		Profile:    m.Profile,
 		Privileges: m.Privileges,
@@ -228,8 +243,10 @@ func (l *Log) release() error {
 	if l.shelf != nil {
 		errs = append(errs, l.shelf.Close())
 	}
-	if l.recordings != nil {
-		errs = append(errs, l.recordings.Close())
+	for _, dir := range []*os.Root{l.recordings, l.running} {
+		if dir != nil {
+			errs = append(errs, dir.Close())
+		}
 	}
 	return errors.Join(append(errs, l.root.Close(), l.lock.Close())...)
 }

@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("AUDIT_TEST_WRITER"); dir != "" {
 		writeUntilKilled(dir)
 	}
+	if dir := os.Getenv(hostEnv); dir != "" {
+		beHost(dir)
+	}
 	os.Exit(m.Run())
 }
 

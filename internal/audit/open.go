@@ -52,6 +52,9 @@ func openDir(dir string) (_ *Log, err error) {
 	if l.lock, err = l.root.Open("."); err != nil {
 		return nil, errors.Join(err, l.root.Close())
 	}
+	if err := flock(l.lock); err != nil {
+		return nil, errors.Join(err, l.release())
+	}
 	if err := l.openInside(); err != nil {
 		return nil, errors.Join(err, l.release())
 	}
@@ -62,13 +65,7 @@ func (l *Log) openInside() (err error) {
 	if err := trusted(l.lock); err != nil {
 		return err
 	}
-	if err := flock(l.lock); err != nil {
-		return err
-	}
-	if err := l.root.Mkdir(shelfName, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	if l.recordings, err = l.root.OpenRoot(shelfName); err != nil {
+	if l.recordings, err = subdirectory(l.root, shelfName); err != nil {
 		return err
 	}
 	if l.shelf, err = l.recordings.Open("."); err != nil {
@@ -92,17 +89,25 @@ func trusted(dir *os.File) error {
 	return nil
 }
 
-func flock(dir *os.File) error {
-	raw, err := dir.SyscallConn()
+var errInUse = errors.New("in use by another cartsshd: each needs a record of its own")
+
+func flock(f *os.File) error {
+	err := control(f, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+	if err == unix.EWOULDBLOCK {
+		return errInUse
+	}
+	return err
+}
+
+// control runs g with the file's descriptor.
+func control(f *os.File, g func(fd int) error) error {
+	raw, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+	if err := raw.Control(func(fd uintptr) { failed = g(int(fd)) }); err != nil {
 		return err
-	}
-	if failed == unix.EWOULDBLOCK {
-		return errors.New("in use by another cartsshd: each needs a record of its own")
 	}
 	return failed
 }
@@ -131,24 +136,30 @@ func (l *Log) recover() error {
 	}
 	var notes []*Record
 	if left.torn > 0 {
-		aside, err := l.setAside(io.NewSectionReader(l.journal.file, left.end, left.torn))
+		note, err := l.cutTorn(left.end, left.torn)
 		if err != nil {
 			return err
 		}
-		notes = append(notes, &Record{Event: JournalTorn, Detail: fmt.Sprintf(
-			"line at byte %d ended after %d bytes; they are in %s", left.end, left.torn, aside)})
-		if err := l.journal.file.Truncate(left.end); err != nil {
-			return err
-		}
+		notes = append(notes, note)
 	}
 	for _, bad := range left.bad {
 		notes = append(notes, &Record{Event: JournalTorn, Detail: bad.Error()})
 	}
 	for _, open := range left.open {
-		notes = append(notes, l.lost(open))
+		notes = append(notes, l.lost(open, DaemonLost))
 	}
 	l.journal.seq, l.journal.good = left.seq, left.end
 	return l.journal.append(append(notes, &Record{Event: JournalOpen, Detail: fmt.Sprintf("pid %d", os.Getpid())})...)
+}
+
+// cutTorn takes a torn last line away, and returns what is to be told of it.
+func (l *Log) cutTorn(at, size int64) (*Record, error) {
+	aside, err := l.setAside(io.NewSectionReader(l.journal.file, at, size))
+	if err != nil {
+		return nil, err
+	}
+	note := &Record{Event: JournalTorn, Detail: fmt.Sprintf("line at byte %d ended after %d bytes; they are in %s", at, size, aside)}
+	return note, l.journal.file.Truncate(at)
 }
 
 // tail is what the last daemon left in the journal.
@@ -239,12 +250,12 @@ func (l *Log) setAside(torn io.Reader) (name string, err error) {
 	return name, errors.Join(err, f.Sync(), f.Close(), l.lock.Sync())
 }
 
-// lost is the close of a session that its daemon did not see the end of.
-func (l *Log) lost(open Record) *Record {
+// lost is the close of a session that whoever ran it did not see the end of.
+func (l *Log) lost(open Record, why Reason) *Record {
 	closed := open
 	closed.Event = SessionClose
 	closed.Command, closed.CommandBytes, closed.CommandSHA256, closed.Argv = "", 0, "", nil
-	closed.Exit = &Exit{Code: -1, Reason: DaemonLost}
+	closed.Exit = &Exit{Code: -1, Reason: why}
 	if open.Recording != nil {
 		r := l.salvage(open.Recording.Name)
 		closed.Recording = &r

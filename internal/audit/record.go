@@ -30,8 +30,12 @@ const (
 	JournalFault = "journal.fault"
 )
 
-// DaemonLost is the reason of a session that was open when the daemon died.
-const DaemonLost Reason = "daemon lost"
+// The reasons of sessions that were open when the daemon died, or the process
+// at the host that ran them.
+const (
+	DaemonLost  Reason = "daemon lost"
+	ProcessLost Reason = "process lost"
+)
 
 // How much of a string is kept, in bytes.
 const (

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync/atomic"
 )
 
@@ -13,6 +14,7 @@ type Session struct {
 	opened    Record // as written, less the command
 	opening   *batch // that line, on its way to the disk
 	recording *recording
+	mark      *os.File // of a session at the host
 	failed    chan struct{}
 	in, out   atomic.Int64
 	end       first
@@ -83,7 +85,10 @@ func (s *Session) End(code int, signal string, reason Reason) error {
 		if err := s.Durable(); err != nil {
 			return err // no close without an opening
 		}
-		return unrecorded(s.close(Exit{Code: code, Signal: signal, Reason: reason}))
+		if err := s.close(Exit{Code: code, Signal: signal, Reason: reason}); err != nil {
+			return unrecorded(err) // a mark stays, and the next process tries again
+		}
+		return s.log.unmark(s.mark)
 	})
 }
 
@@ -116,4 +121,6 @@ func (s *Session) discard() {
 	if s.recording != nil {
 		s.recording.discard()
 	}
+	_ = s.log.unmark(s.mark) // or the next process closes it as lost
+	s.mark = nil
 }
