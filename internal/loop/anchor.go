@@ -3,9 +3,10 @@ package loop
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cartsshd/cartsshd/internal/thread"
 )
 
 // anchor is a mount namespace with nothing in it but the image, as its root.
@@ -17,7 +18,7 @@ type anchor struct{ ns *os.File }
 // newAnchor moves a detached mount into a namespace of its own.
 func newAnchor(mount *os.File) (*anchor, error) {
 	var ns *os.File
-	err := onThread(func() (err error) {
+	err := thread.Alone(func() (err error) {
 		ns, err = settle(int(mount.Fd()))
 		return err
 	})
@@ -63,7 +64,7 @@ func (a *anchor) clone() (clone *os.File, err error) {
 		return nil, err
 	}
 	if e := raw.Control(func(ns uintptr) {
-		err = onThread(func() error {
+		err = thread.Alone(func() error {
 			clone, err = cloneRoot(int(ns))
 			return err
 		})
@@ -83,22 +84,4 @@ func cloneRoot(ns int) (*os.File, error) {
 		return nil, err
 	}
 	return openTree(unix.AT_FDCWD, "/")
-}
-
-// onThread runs f on a thread of its own, which ends with it, and so does
-// whatever f did to it.
-func onThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// The main thread never ends, and would keep the namespace. While
-			// it is locked here, the next goroutine gets another.
-			defer runtime.UnlockOSThread()
-			done <- onThread(f)
-			return
-		}
-		done <- f() // and never unlocked
-	}()
-	return <-done
 }

@@ -13,6 +13,10 @@ import (
 
 const flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
 
+// mark is what the kernel keeps as the name of the file, of which it knows the
+// true one anyway: by it our devices are told from others'.
+const mark = "cartsshd tools"
+
 // attach returns a loop device with the file behind it, read-only. The device
 // is gone again when its last user is.
 func attach(file *os.File) (*os.File, error) {
@@ -105,7 +109,7 @@ func take(control, file *os.File) (*os.File, error) {
 		Fd:   uint32(file.Fd()),
 		Info: unix.LoopInfo64{Flags: flags},
 	}
-	copy(config.Info.File_name[:unix.LO_NAME_SIZE-1], file.Name())
+	copy(config.Info.File_name[:unix.LO_NAME_SIZE-1], mark)
 	if err := unix.IoctlLoopConfigure(int(device.Fd()), &config); err != nil {
 		device.Close()
 		return nil, fmt.Errorf("%s: %w", device.Name(), err)

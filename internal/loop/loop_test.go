@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cartsshd/cartsshd/internal/need"
+	"github.com/cartsshd/cartsshd/internal/thread"
 )
 
 // holdEnv makes the test binary open an image, say so, and stay.
@@ -229,7 +230,7 @@ func TestAClonedMountIsTheSessionsToAttach(t *testing.T) {
 	path := makeImage(t, "squashfs")
 	for name, im := range map[string]*Image{"detached": openImage(t, path), "anchored": openAnchored(t, path)} {
 		m, dir := mount(t, im, nil), t.TempDir()
-		err := onThread(func() error {
+		err := thread.Alone(func() error {
 			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 				return err
 			}
@@ -593,5 +594,36 @@ func BenchmarkMount(b *testing.B) {
 				m.Close()
 			}
 		})
+	}
+}
+
+func TestOurDevicesAreToldFromOthers(t *testing.T) {
+	need.Root(t)
+	losetup := need.Tool(t, "losetup", "mount")
+	ours, theirs := makeImage(t, "squashfs"), makeImage(t, "squashfs")
+	out, err := exec.Command(losetup, "--find", "--show", "--read-only", theirs).Output()
+	must(t, err)
+	defer exec.Command(losetup, "--detach", strings.TrimSpace(string(out))).Run()
+	im := openImage(t, ours)
+	found := func() (n int) {
+		all, err := Devices()
+		must(t, err)
+		for _, d := range all {
+			if d.File == theirs {
+				t.Errorf("listed %+v", d)
+			}
+			if d.File == ours && d.Major == 7 && filepath.Base(d.Name) == fmt.Sprintf("loop%d", d.Minor) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := found(); n != 1 {
+		t.Errorf("%d devices of an image that is open", n)
+	}
+	must(t, im.Close())
+	gone(t, ours)
+	if n := found(); n != 0 {
+		t.Errorf("%d devices of an image that is closed", n)
 	}
 }
