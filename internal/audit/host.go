@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/cartsshd/cartsshd/internal/flock"
 )
 
 // What is done at the host has a part of its own in the record: hostName has a
@@ -114,7 +114,7 @@ type turns struct {
 
 func (t *turns) take() error {
 	t.mine.Lock()
-	err := flockWithin(t.lock, turnPatience)
+	err := flock.Within(t.lock, turnPatience)
 	if err != nil {
 		t.mine.Unlock()
 	}
@@ -122,7 +122,7 @@ func (t *turns) take() error {
 }
 
 func (t *turns) pass() {
-	_ = control(t.lock, func(fd int) error { return unix.Flock(fd, unix.LOCK_UN) })
+	_ = flock.Release(t.lock)
 	t.mine.Unlock()
 }
 
@@ -137,20 +137,6 @@ func (l *Log) turn() (notes []*Record, done func(), err error) {
 		return nil, nil, err
 	}
 	return notes, func() { l.journal.undo(); l.turns.pass() }, nil
-}
-
-// flockWithin polls: a flock(2) that blocks could not be given up.
-func flockWithin(f *os.File, patience time.Duration) error {
-	for end, wait := time.Now().Add(patience), time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		err := flock(f)
-		if !errors.Is(err, errInUse) {
-			return err
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("%s: another process holds its lock and does not let go of it within %v", f.Name(), patience)
-		}
-		time.Sleep(wait)
-	}
 }
 
 // catchUp goes to the end of the journal.
@@ -222,7 +208,7 @@ func (l *Log) mark(open *Record) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(flock(f), write(f, appendLine(nil, open))); err != nil {
+	if err := errors.Join(flock.Try(f), write(f, appendLine(nil, open))); err != nil {
 		return nil, errors.Join(err, l.unmark(f))
 	}
 	return f, nil
@@ -285,7 +271,7 @@ func (l *Log) dead(mark *os.File) (bool, error) {
 		return false, err
 	}
 	defer l.turns.pass()
-	if err := flock(mark); errors.Is(err, errInUse) {
+	if err := flock.Try(mark); errors.Is(err, flock.ErrHeld) {
 		return false, nil
 	} else if err != nil {
 		return false, err

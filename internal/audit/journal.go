@@ -213,14 +213,21 @@ func write(f *os.File, p []byte) error {
 }
 
 func fdatasync(f *os.File) error {
-	err := control(f, func(fd int) (err error) {
-		for err = unix.EINTR; err == unix.EINTR; {
-			err = unix.Fdatasync(fd)
-		}
+	raw, err := f.SyscallConn()
+	if err != nil {
 		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		for failed = unix.EINTR; failed == unix.EINTR; {
+			failed = unix.Fdatasync(int(fd))
+		}
 	})
 	if err != nil {
-		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+		return err
+	}
+	if failed != nil {
+		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: failed}
 	}
 	return nil
 }

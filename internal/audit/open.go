@@ -18,7 +18,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
-	"golang.org/x/sys/unix"
+
+	"github.com/cartsshd/cartsshd/internal/flock"
 )
 
 // Open opens the record in dir, and makes dir (0700) if it is not there. One
@@ -52,7 +53,10 @@ func openDir(dir string) (_ *Log, err error) {
 	if l.lock, err = l.root.Open("."); err != nil {
 		return nil, errors.Join(err, l.root.Close())
 	}
-	if err := flock(l.lock); err != nil {
+	if err := flock.Try(l.lock); err != nil {
+		if errors.Is(err, flock.ErrHeld) {
+			err = errors.New("in use by another cartsshd: each needs a record of its own")
+		}
 		return nil, errors.Join(err, l.release())
 	}
 	if err := l.openInside(); err != nil {
@@ -87,29 +91,6 @@ func trusted(dir *os.File) error {
 		return fmt.Errorf("belongs to user %d, not to %d who keeps the record", owner, os.Geteuid())
 	}
 	return nil
-}
-
-var errInUse = errors.New("in use by another cartsshd: each needs a record of its own")
-
-func flock(f *os.File) error {
-	err := control(f, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
-	if err == unix.EWOULDBLOCK {
-		return errInUse
-	}
-	return err
-}
-
-// control runs g with the file's descriptor.
-func control(f *os.File, g func(fd int) error) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = g(int(fd)) }); err != nil {
-		return err
-	}
-	return failed
 }
 
 func (l *Log) openJournal() error {
