@@ -43,9 +43,24 @@ const (
 // namespace of the target, and so uses it up. Before anything is made there,
 // making is told what: should we be killed, it is known what to take away.
 //
-// The error is ErrAttached if that very image is there.
+// The error is ErrAttached if that very image is there, also by docker's -v.
 func Attach(target, tools *os.File, making func(Made) error) error {
-	return inside(target, func(s *site) error { return s.attach(tools, making) })
+	// It is called from here: the thread in there sees the container's files
+	// where the host's are.
+	asked, answers, done := make(chan Made), make(chan error), make(chan error)
+	go func() {
+		done <- inside(target, func(s *site) error {
+			return s.attach(tools, func(m Made) error { asked <- m; return <-answers })
+		})
+	}()
+	for {
+		select {
+		case m := <-asked:
+			answers <- making(m)
+		case err := <-done:
+			return err
+		}
+	}
 }
 
 // Detach takes away what Attach has mounted, and what it had made. Who still
@@ -202,10 +217,8 @@ func vacant(dir, tools *os.File) error {
 	switch {
 	case err != nil:
 		return err
-	case same && isAttached(dir):
-		return ErrAttached
 	case same:
-		return &JoinError{Step: "make a place at /dev/crashcart", Err: fmt.Errorf("%w: the container was started with the tools there", unix.EBUSY)}
+		return ErrAttached
 	case isAttached(dir):
 		return &JoinError{Step: "make a place at /dev/crashcart", Err: fmt.Errorf("%w: another tools image is there: `cartsshd unmount` first", unix.EBUSY)}
 	}

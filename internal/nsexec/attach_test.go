@@ -49,7 +49,11 @@ func attach(t testing.TB, file string, target *os.File) (nsexec.Made, error) {
 	must(t, err)
 	defer tools.Close()
 	var made nsexec.Made
-	err = nsexec.Attach(target, tools, func(m nsexec.Made) error { made = m; return nil })
+	err = nsexec.Attach(target, tools, func(m nsexec.Made) error {
+		made = m
+		_, err := os.Stat(file) // by somebody who sees the host's files
+		return err
+	})
 	return made, err
 }
 
