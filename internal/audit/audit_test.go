@@ -79,6 +79,7 @@ func begin(t testing.TB, l *Log, m Meta) *Session {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { runtime.KeepAlive(s) }) // or the collector ends it, as if its process had died
 	return s
 }
 

@@ -15,9 +15,11 @@ import (
 // Mount is one line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 type Mount struct {
 	Major, Minor uint32 // of the file system
+	Root         string // of the file system, what is mounted
 	Point        string // relative to the process's root
 	Options      []string
 	Type, Source string
+	Super        []string // options of the file system
 }
 
 // Has tells whether the mount has all of these options.
@@ -51,7 +53,10 @@ func parseLine(line string) (Mount, error) {
 	if !ok || len(f) < 6 || len(rest) < 2 {
 		return Mount{}, fmt.Errorf("mountinfo: cannot be read: %q", line)
 	}
-	m := Mount{Point: unescape(f[4]), Options: strings.Split(f[5], ","), Type: rest[0], Source: unescape(rest[1])}
+	m := Mount{
+		Root: unescape(f[3]), Point: unescape(f[4]), Options: strings.Split(f[5], ","),
+		Type: rest[0], Source: unescape(rest[1]), Super: strings.Split(rest[len(rest)-1], ","),
+	}
 	_, err := fmt.Sscanf(f[2], "%d:%d", &m.Major, &m.Minor)
 	return m, err
 }

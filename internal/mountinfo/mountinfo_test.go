@@ -12,8 +12,8 @@ func TestALineIsReadAsTheKernelMeansIt(t *testing.T) {
 99 97 0:5 / / rw - tmpfs  rw
 `)
 	want := []Mount{
-		{7, 12, `/dev/crash cart\x`, []string{"ro", "nosuid", "nodev", "relatime", "nodiratime"}, "squashfs", "/dev/loop12"},
-		{0, 5, "/", []string{"rw"}, "tmpfs", "rw"}, // a source may be empty
+		{7, 12, "/", `/dev/crash cart\x`, []string{"ro", "nosuid", "nodev", "relatime", "nodiratime"}, "squashfs", "/dev/loop12", []string{"ro", "errors=continue"}},
+		{0, 5, "/", "/", []string{"rw"}, "tmpfs", "rw", []string{"rw"}}, // a source may be empty
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)

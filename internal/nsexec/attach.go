@@ -86,10 +86,21 @@ func inside(target *os.File, f func(*site) error) error {
 		return err
 	}
 	defer root.Close()
+	if r.namespaces&unix.CLONE_NEWNS == 0 {
+		return ErrHost
+	}
 	return thread.Alone(func() error { return r.inside(target, root, f) })
 }
 
 func (r room) inside(target, root *os.File, f func(*site) error) error {
+	uid, err := r.uids.out(0)
+	if err != nil {
+		return err
+	}
+	gid, err := r.gids.out(0)
+	if err != nil {
+		return err
+	}
 	if err := unix.Unshare(unix.CLONE_FS); err != nil { // setns refuses a thread that shares its directory
 		return &JoinError{Step: "unshare", Err: err}
 	}
@@ -98,8 +109,8 @@ func (r room) inside(target, root *os.File, f func(*site) error) error {
 	}
 	unix.Umask(0o022)
 	// Neither tells of an error. Only rights to files are lost with them.
-	_ = unix.Setfsgid(r.rootGID)
-	_ = unix.Setfsuid(r.rootUID)
+	_ = unix.Setfsgid(gid)
+	_ = unix.Setfsuid(uid)
 	return f(&site{rawFD(root)})
 }
 

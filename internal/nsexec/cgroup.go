@@ -1,7 +1,6 @@
 package nsexec
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
@@ -14,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cartsshd/cartsshd/internal/mountinfo"
 )
 
 // A cgroup holds one session and nothing else, so that one write ends all of
@@ -228,15 +229,13 @@ func unifiedCgroup(pid string) (string, error) {
 }
 
 func cgroup2Mount() (string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	mounts, err := mountinfo.Of(os.Getpid())
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		before, after, _ := strings.Cut(s.Text(), " - ")
-		if fields := strings.Fields(before); len(fields) > 4 && strings.HasPrefix(after, "cgroup2 ") {
-			return fields[4], nil
+	for _, m := range mounts {
+		if m.Type == "cgroup2" {
+			return m.Point, nil
 		}
 	}
 	return "", errors.New("nsexec: no cgroup v2 is mounted (try: mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified)")

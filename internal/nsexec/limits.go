@@ -1,7 +1,6 @@
 package nsexec
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cartsshd/cartsshd/internal/mountinfo"
 )
 
 // Limits of a session are its cgroup's own where the controllers are in the
@@ -147,23 +148,17 @@ func v1Cgroup(pid, controller string) (string, error) {
 
 // v1Mounts are the mount points of v1's trees, by the controllers that they have.
 var v1Mounts = sync.OnceValue(func() map[string]string {
-	mounts := map[string]string{}
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return mounts
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		before, after, _ := strings.Cut(s.Text(), " - ")
-		at, options := strings.Fields(before), strings.Fields(after)
-		if len(at) < 5 || len(options) < 3 || options[0] != "cgroup" {
+	points := map[string]string{}
+	mounts, _ := mountinfo.Of(os.Getpid())
+	for _, m := range mounts {
+		if m.Type != "cgroup" {
 			continue
 		}
-		for _, option := range strings.Split(options[2], ",") {
-			if _, ok := mounts[option]; !ok && option != "rw" {
-				mounts[option] = at[4]
+		for _, controller := range m.Super {
+			if points[controller] == "" {
+				points[controller] = m.Point
 			}
 		}
 	}
-	return mounts
+	return points
 })

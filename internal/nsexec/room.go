@@ -34,7 +34,7 @@ func look(target *os.File) (room, *os.File, error) {
 	if r.namespaces, err = proc.foreign(); err != nil {
 		return room{}, nil, gone(err)
 	}
-	if err := r.readInit(proc, pid); err != nil {
+	if err := r.readInit(proc); err != nil {
 		return room{}, nil, gone(err)
 	}
 	r.limits = limitsOf(pid)
@@ -55,7 +55,7 @@ func look(target *os.File) (room, *os.File, error) {
 }
 
 // readInit reads what the container's init may.
-func (r *room) readInit(proc *procDir, pid int) (err error) {
+func (r *room) readInit(proc *procDir) (err error) {
 	if r.caps, err = proc.caps("CapBnd"); err != nil {
 		return err
 	}
@@ -68,11 +68,23 @@ func (r *room) readInit(proc *procDir, pid int) (err error) {
 	if r.init, err = proc.insider(r.uids, r.gids); err != nil {
 		return err
 	}
-	if r.label, err = proc.label(); err != nil {
+	r.label, err = proc.label()
+	return err
+}
+
+// readFilters is for those who are to be confined by them: it takes a stop.
+func (r *room) readFilters(target *os.File) error {
+	pid, err := pidOf(target)
+	if err != nil {
 		return err
 	}
+	proc, err := openProc(pid)
+	if err != nil {
+		return gone(err)
+	}
+	defer proc.close()
 	r.filters, r.filtersErr = proc.filtersOf(pid)
-	return nil
+	return alive(target)
 }
 
 // ourCaps are those that we can give.

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cartsshd/cartsshd/internal/thread"
 )
 
 // A container's seccomp filter is taken as it is: read back from the kernel, of
@@ -80,18 +82,10 @@ func (p *procDir) filtersOf(pid int) ([]filter, error) {
 // traceFilters is for a thread that does nothing else and ends with it. Then
 // the kernel lets go of the process, whatever has happened.
 func traceFilters(pid int) (list []filter, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // for good, but for the main thread: it never ends
-		if unix.Gettid() == unix.Getpid() {
-			defer runtime.UnlockOSThread()
-			list, err = traceFilters(pid)
-			return
-		}
+	err = thread.Alone(func() (err error) {
 		list, err = seizeFilters(pid)
-	}()
-	<-done
+		return err
+	})
 	return list, err
 }
 

@@ -112,7 +112,10 @@ func (c *Cmd) survey() (room, *os.File, error) {
 		return room{}, nil, err
 	}
 	joins := r.namespaces & unix.CLONE_NEWNS
-	if r, err = c.Profile.under(r); err == nil && joins != r.namespaces&unix.CLONE_NEWNS {
+	if err = r.readFilters(c.Target); err == nil {
+		r, err = c.Profile.under(r)
+	}
+	if err == nil && joins != r.namespaces&unix.CLONE_NEWNS {
 		root.Close()
 		root, err = openPath("/") // its root is in a namespace that is not joined
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/cartsshd/cartsshd/internal/mountinfo"
 )
 
 // cgroupMount is where a hierarchy of cgroups is mounted.
@@ -16,23 +18,17 @@ type cgroupMount struct {
 }
 
 // cgroupMounts are those of this server. They do not change.
-var cgroupMounts = sync.OnceValue(func() []cgroupMount {
-	table, _ := os.ReadFile("/proc/self/mountinfo")
-	var mounts []cgroupMount
-	for line := range strings.Lines(string(table)) {
-		before, after, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
-		fields, source := strings.Fields(before), strings.Fields(after)
-		if len(fields) < 5 || len(source) < 3 {
-			continue
-		}
-		switch source[0] {
+var cgroupMounts = sync.OnceValue(func() (hierarchies []cgroupMount) {
+	mounts, _ := mountinfo.Of(os.Getpid())
+	for _, m := range mounts {
+		switch m.Type {
 		case "cgroup":
-			mounts = append(mounts, cgroupMount{fields[4], fields[3], strings.Split(source[2], ",")})
+			hierarchies = append(hierarchies, cgroupMount{m.Point, m.Root, m.Super})
 		case "cgroup2":
-			mounts = append(mounts, cgroupMount{fields[4], fields[3], nil})
+			hierarchies = append(hierarchies, cgroupMount{m.Point, m.Root, nil})
 		}
 	}
-	return mounts
+	return hierarchies
 })
 
 // relativeCgroup is a directory below a mount as proc_pid_cgroup(5) has it.
