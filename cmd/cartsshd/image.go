@@ -12,6 +12,9 @@ type imageCmd struct {
 	Show   imageShowCmd   `cmd:"" help:"Say what an image is."`
 	Ls     imageLsCmd     `cmd:"" help:"List the commands in an image, or the packages."`
 	Verify imageVerifyCmd `cmd:"" help:"Say whether everything in an image is as it was built."`
+	Status imageStatusCmd `cmd:"" help:"Say which images are attached, and who sees and uses them."`
+	Bind   imageBindCmd   `cmd:"" help:"Put the image at a directory of this host, for docker run -v."`
+	Unbind imageUnbindCmd `cmd:"" help:"Take it away from there."`
 	Diff   imageDiffCmd   `cmd:"" help:"Say how two images differ: 0 if they do not, 1 if they do, 2 for trouble."`
 }
 

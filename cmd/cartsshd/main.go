@@ -17,14 +17,21 @@ import (
 )
 
 type cli struct {
+	Verbose      verbosity        `short:"v" help:"Say on stderr what is done."`
+	PrintVersion kong.VersionFlag `name:"version" short:"V" help:"Print the version."`
+
 	Serve   serveCmd   `cmd:"" help:"Let people in."`
 	Check   checkCmd   `cmd:"" help:"Say whether serve would work here, and why not."`
 	Enter   enterCmd   `cmd:"" help:"Enter a container from this host, as root."`
 	Targets targetsCmd `cmd:"" help:"List the containers that can be entered."`
 	Resolve resolveCmd `cmd:"" help:"Show what a login leads to."`
+	Mount   mountCmd   `cmd:"" help:"Put the tools where a container itself sees them, and docker exec."`
+	Unmount unmountCmd `cmd:"" help:"Take them away again."`
+	Plan    planCmd    `cmd:"" help:"Print the way into a container, a system call a line."`
 	Image   imageCmd   `cmd:"" help:"Make the tools image, or look into one."`
 	Demo    demoCmd    `cmd:"" help:"Show it all on a container of its own."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+	Help    helpCmd    `cmd:"" help:"Say this."`
 
 	DemoContainer demoContainerCmd `cmd:"" hidden:""`
 	DemoWeb       demoWebCmd       `cmd:"" hidden:""`
@@ -37,14 +44,18 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // own.
 func run(args []string, stdout, stderr io.Writer) int {
 	exited := -1
-	parser := kong.Must(&cli{},
+	grammar := &cli{}
+	parser := kong.Must(grammar,
 		kong.Name("cartsshd"),
 		kong.Description("SSH into running containers, with tools, under a policy, on the record."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code }), // --help
+		kong.Vars{"version": "cartsshd " + version()},
+		privileges{}.words(),
 		kong.BindTo(stdout, (*io.Writer)(nil)),
+		kong.Bind(&grammar.Verbose),
 		kong.BindToProvider(interruptible),
 	)
 	command, err := parser.Parse(args)
@@ -85,6 +96,17 @@ type versionCmd struct{}
 func (versionCmd) Run(out io.Writer) error {
 	_, err := fmt.Fprintln(out, "cartsshd", version())
 	return err
+}
+
+type helpCmd struct{}
+
+// Run is --help.
+func (helpCmd) Run(ctx *kong.Context) error {
+	top, err := kong.Trace(ctx.Kong, nil)
+	if err != nil {
+		return err
+	}
+	return top.PrintUsage(false)
 }
 
 // release is set by the linker.

@@ -19,12 +19,12 @@ import (
 
 // lookup is what a command needs that looks containers up.
 type lookup struct {
-	Config string `short:"c" placeholder:"FILE" default:"/etc/cartsshd/config.yaml" help:"Configuration (${default}, if it is there)."`
+	atHost `embed:""`
 	Output string `short:"o" enum:"table,json" default:"table" help:"table, or json."`
 }
 
 func (c lookup) table() (*router.Table, error) {
-	cfg, err := enterCmd{Config: c.Config}.config()
+	cfg, err := c.config()
 	if err != nil {
 		return nil, err
 	}

@@ -195,7 +195,7 @@ func TestASessionCannotTraceItsInit(t *testing.T) {
 			t.Errorf("%s: %s", name, out)
 		}
 	}
-	c := command(t, ctr.PID, "cat /proc/$PPID/status")
+	c := command(t, ctr.PID, "until grep -q '^State:.S' /proc/$PPID/status; do :; done; cat /proc/$PPID/status") // not at once
 	c.Profile.CapAdd = []string{"SYS_PTRACE"}
 	if out, _ := run(t, c); !strings.Contains(out, "Seccomp_filters:\t2\n") {
 		t.Errorf("where it may be traced, the init has not both filters:\n%s", out)

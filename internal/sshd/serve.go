@@ -174,7 +174,7 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 		Person:     s.person(who),
 		Client:     s.client(),
 		Login:      s.login,
-		Target:     *recorded(target),
+		Target:     *Recorded(target),
 		Rule:       d.Rule,
 		Profile:    d.Terms.Profile,
 		Kind:       string(ask.kind),
@@ -194,7 +194,8 @@ func (s *session) person(who authz.Subject) audit.Person {
 
 func (s *session) client() audit.Client { return s.conn.client(string(s.peer.ClientVersion())) }
 
-func recorded(t *router.Target) *audit.Target {
+// Recorded is what the record has of a container.
+func Recorded(t *router.Target) *audit.Target {
 	if t == nil {
 		return nil
 	}
@@ -222,7 +223,7 @@ func (s *session) deny(ask ask, who authz.Subject, target *router.Target, d auth
 		Person:  &person,
 		Client:  &client,
 		Login:   s.login,
-		Target:  recorded(target),
+		Target:  Recorded(target),
 		Rule:    d.Rule,
 		Command: ask.command,
 		Detail:  d.Why,
