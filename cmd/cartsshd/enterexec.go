@@ -112,6 +112,7 @@ func (v *visit) attend(e *engine.Exec, signals <-chan os.Signal) outcome {
 		}
 		defer restore()
 		defer on(unix.SIGWINCH, func() { v.resizeExec(e) })()
+		_ = e.Resize(e.Cols, e.Rows) // not every engine takes the size at first
 	}
 	go passOn(signals, func(sig unix.Signal) error { return v.signal(e.PID(), sig) }) // until we exit
 	code, err := e.Wait()

@@ -62,6 +62,9 @@ func (e *Exec) Start() error {
 		"AttachStdin": e.Stdin != nil, "AttachStdout": true, "AttachStderr": true,
 		"Tty": e.TTY, "Cmd": e.Args, "Env": e.Env, "User": e.User,
 	}
+	if e.TTY && e.Rows > 0 {
+		create["ConsoleSize"] = []uint16{e.Rows, e.Cols}
+	}
 	var made struct{ Id string }
 	if err := e.ask(ctx, http.MethodPost, "/containers/"+e.Container+"/exec", create, &made); err != nil {
 		return err
