@@ -28,10 +28,11 @@ func Devices() ([]Device, error) {
 		if line(dir+"/autoclear") != "1" || !d.ours() {
 			continue // and others' are not even opened: it might be in their way
 		}
-		number := line(filepath.Dir(dir) + "/dev")
-		if _, err := fmt.Sscanf(number, "%d:%d", &d.Major, &d.Minor); err != nil {
-			return nil, fmt.Errorf("loop: %s: number %q: %w", d.Name, number, err)
+		var st unix.Stat_t
+		if err := unix.Stat(d.Name, &st); err != nil {
+			return nil, fmt.Errorf("loop: %w", &os.PathError{Op: "stat", Path: d.Name, Err: err})
 		}
+		d.Major, d.Minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 		list = append(list, d)
 	}
 	return list, nil

@@ -5,6 +5,7 @@
 package mountinfo
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -57,8 +58,16 @@ func parseLine(line string) (Mount, error) {
 		Root: unescape(f[3]), Point: unescape(f[4]), Options: strings.Split(f[5], ","),
 		Type: rest[0], Source: unescape(rest[1]), Super: strings.Split(rest[len(rest)-1], ","),
 	}
-	_, err := fmt.Sscanf(f[2], "%d:%d", &m.Major, &m.Minor)
-	return m, err
+	major, minor, _ := strings.Cut(f[2], ":")
+	var errs [2]error
+	m.Major, errs[0] = number(major)
+	m.Minor, errs[1] = number(minor)
+	return m, errors.Join(errs[:]...)
+}
+
+func number(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err
 }
 
 // unescape undoes what the kernel does to blanks, tabs, newlines and

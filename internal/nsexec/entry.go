@@ -71,7 +71,7 @@ var namespaceNames = []struct {
 }
 
 // nsFlags is a set of namespaces, as setns(2) takes it.
-func nsFlags(set int) arg {
+func nsFlags(set int) *arg {
 	var names []string
 	for _, n := range namespaceNames {
 		if set&n.flag != 0 {
@@ -250,11 +250,11 @@ func (p *plan) identity(r room) {
 }
 
 // groupList is as setgroups(2) takes it.
-func groupList(groups []int) arg {
+func groupList(groups []int) *arg {
 	if len(groups) == 0 {
 		return null
 	}
-	a := arg{text: fmt.Sprint(groups)}
+	a := &arg{text: fmt.Sprint(groups)}
 	for _, g := range groups {
 		a.data = binary.NativeEndian.AppendUint32(a.data, uint32(g))
 	}
@@ -396,7 +396,7 @@ func (c *Cmd) candidates(search []string) []string {
 
 // capSet is effective, permitted and inheritable, low half then high half
 // (capset(2)).
-func capSet(caps, inheritable uint64) arg {
+func capSet(caps, inheritable uint64) *arg {
 	const low = 0xffffffff
 	text := fmt.Sprintf("%#x", caps)
 	if inheritable != 0 {

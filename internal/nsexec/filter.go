@@ -82,13 +82,13 @@ func seccompFilter() []unix.SockFilter {
 	return append(code, unix.SockFilter{Code: ret, K: errno(unix.ENOSYS)})
 }
 
-var seccompProgram = sync.OnceValue(func() arg {
+var seccompProgram = sync.OnceValue(func() *arg {
 	return program("{refuse user namespaces and keyrings}", seccompFilter())
 })
 
 // program is a filter as prctl(PR_SET_SECCOMP) takes it: struct sock_fprog.
-func program(text string, code []unix.SockFilter) arg {
-	a := arg{text: text, count: uint64(len(code))}
+func program(text string, code []unix.SockFilter) *arg {
+	a := &arg{text: text, count: uint64(len(code))}
 	for _, c := range code {
 		a.data = binary.NativeEndian.AppendUint16(a.data, c.Code)
 		a.data = append(a.data, c.Jt, c.Jf)

@@ -25,7 +25,7 @@ type step struct {
 	label  string
 	nr     uintptr
 	name   string // of the system call
-	args   []arg
+	args   []*arg
 	may    []unix.Errno // failures that are no failure
 	when   int          // k > 0: only where step k-1 returned 0, as clone3 does in the child ...
 	parent bool         // ... or, with this set, did not
@@ -48,22 +48,22 @@ type arg struct {
 	ptrs  [][]byte // NUL-terminated strings: the argument points to pointers to them
 }
 
-func num(text string, n uint64) arg { return arg{text: text, num: n} }
-func lit(n uint64) arg              { return arg{num: n} }
+func num(text string, n uint64) *arg { return &arg{text: text, num: n} }
+func lit(n uint64) *arg              { return &arg{num: n} }
 
-func str(s string) arg { return arg{data: append([]byte(s), 0)} }
+func str(s string) *arg { return &arg{data: append([]byte(s), 0)} }
 
 // raw is a structure, in the machine's own order.
-func raw(text string, words ...uint64) arg {
+func raw(text string, words ...uint64) *arg {
 	var b []byte
 	for _, w := range words {
 		b = binary.NativeEndian.AppendUint64(b, w)
 	}
-	return arg{text: text, data: b}
+	return &arg{text: text, data: b}
 }
 
-func strs(list []string) arg {
-	a := arg{ptrs: make([][]byte, 0, len(list))}
+func strs(list []string) *arg {
+	a := &arg{ptrs: make([][]byte, 0, len(list))}
 	for _, s := range list {
 		a.ptrs = append(a.ptrs, append([]byte(s), 0))
 	}
@@ -71,7 +71,7 @@ func strs(list []string) arg {
 }
 
 // String is for a reader of the plan.
-func (a arg) String() string {
+func (a *arg) String() string {
 	text := func(s []byte) string { return strconv.Quote(string(s[:len(s)-1])) }
 	switch {
 	case a.text != "":
@@ -108,7 +108,7 @@ var numbers = map[string]uintptr{
 
 // call appends a system call and returns its number, for result and the
 // branches.
-func (p *plan) call(label, name string, args ...arg) int {
+func (p *plan) call(label, name string, args ...*arg) int {
 	nr, ok := numbers[name]
 	if !ok {
 		panic("nsexec: no number for " + name) // a typo above, seen by every test
@@ -127,8 +127,8 @@ func (p *plan) parentOf(k int) { p.when, p.parent = k, true }
 func (p *plan) always()        { p.when, p.parent = 0, false }
 
 // result is what step k returned.
-func (p *plan) result(k int) arg {
-	return arg{from: k}
+func (p *plan) result(k int) *arg {
+	return &arg{from: k}
 }
 
 // String prints the plan, a system call a line.

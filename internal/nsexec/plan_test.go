@@ -116,10 +116,10 @@ func TestTheHelperRunsAPlanAndNamesTheStepThatFails(t *testing.T) {
 		}
 		p := plan{steps: []step{
 			{nr: nr.getpid},
-			{nr: nr.write, args: []arg{lit(fdSocket), lit(resultAddr(1)), lit(8)}},
-			{nr: nr.close, args: []arg{lit(999)}, may: []unix.Errno{unix.EBADF}},
+			{nr: nr.write, args: []*arg{lit(fdSocket), lit(resultAddr(1)), lit(8)}},
+			{nr: nr.close, args: []*arg{lit(999)}, may: []unix.Errno{unix.EBADF}},
 			{nr: nr.getpid, when: 1}, // not a child: left out
-			{nr: nr.close, args: []arg{lit(999)}},
+			{nr: nr.close, args: []*arg{lit(999)}},
 		}}
 		blob, err := p.encode()
 		if err != nil {

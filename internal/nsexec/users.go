@@ -18,11 +18,13 @@ func (p *procDir) idMap(file string) (m idMap, err error) {
 		return nil, gone(err)
 	}
 	for line := range strings.Lines(string(b)) {
-		var r idRange
-		if _, err := fmt.Sscan(line, &r.inside, &r.outside, &r.count); err != nil {
-			return nil, &JoinError{Step: "read " + file, Err: err}
+		var n [3]int
+		for i, word := range strings.Fields(line) {
+			if i < len(n) {
+				n[i], _ = strconv.Atoi(word) // the kernel's
+			}
 		}
-		m = append(m, r)
+		m = append(m, idRange{n[0], n[1], n[2]})
 	}
 	return m, nil
 }

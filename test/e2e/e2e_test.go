@@ -77,7 +77,7 @@ var (
 		return build("cartsshd", nil, racing...)
 	})
 	buildShipped = sync.OnceValues(func() (string, error) {
-		return build("shipped", []string{"CGO_ENABLED=0"}, "-trimpath", "-ldflags", "-s -w")
+		return build("shipped", []string{"CGO_ENABLED=0"}, "-tags", "nethttpomithttp2", "-trimpath", "-ldflags", "-s -w")
 	})
 )
 
