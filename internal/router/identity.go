@@ -92,6 +92,9 @@ func (q *inquiry) holder(ctx context.Context, m Match) (Match, error) {
 		}
 	}
 	holders = outer(closest(mergeHoldings(holders)))
+	if len(holders) > 1 { // systemd-nspawn may give all of its containers one cgroup
+		holders = nearest(where, holders)
+	}
 	if len(holders) > 1 {
 		ambiguous := &AmbiguousError{Ref: Ref{m.Runtime, m.ID}}
 		for _, h := range holders {
@@ -141,6 +144,21 @@ func closest(holders []holding) (best []holding) {
 		}
 	}
 	return best
+}
+
+// nearest keeps those that the process also shares the mounts with, or else the
+// processes.
+func nearest(where place, holders []holding) []holding {
+	for _, shares := range []func(holding) bool{
+		func(h holding) bool { return where.mounts == h.at.mounts },
+		func(h holding) bool { return len(h.at.spaces) > 0 && slices.Contains(where.spaces, h.at.spaces[0]) },
+	} {
+		near := slices.DeleteFunc(slices.Clone(holders), func(h holding) bool { return !shares(h) })
+		if len(near) > 0 {
+			return near
+		}
+	}
+	return holders
 }
 
 // outer leaves out what is within another.

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -80,11 +81,57 @@ func elsewhere(t *testing.T) (kinds []kind) {
 	c = crun.Run(t, "web-crun", nil)
 	add(kind{name: "crun", looks: "plain", config: fmt.Sprintf("crun: {roots: [%q]}", crun.Root)}, "crun", "web-crun", "web-crun", c, "web-crun", "crun:web-crun")
 
-	c = rig.Bare(t)
-	add(kind{name: "pid", looks: "namespaces made by hand"}, "pid", fmt.Sprint(c.PID), "", c, fmt.Sprint(c.PID))
+	podman := rig.Podman(t)
+	c = podman.Run(t, "web-podman")
+	podman.Serve(t)
+	add(kind{name: "podman", looks: "root's", config: fmt.Sprintf("podman: {socket: %q, root: %q, run: %q, users: %q}", podman.Socket, podman.Root, podman.State, podman.Users)},
+		"podman", c.ID, "web-podman", c, "web-podman", "podman:web-podman", c.ID, c.ID[:8])
+	lxc := rig.LXC(t)
+	config = fmt.Sprintf("lxc: {root: %q}", lxc.Path)
+	add(kind{name: "lxc", looks: "privileged", config: config}, "lxc", "", "web-lxc", lxc.Run(t, "web-lxc"), "web-lxc", "lxc:web-lxc")
+	add(kind{name: "lxc", looks: "unprivileged", config: config}, "lxc", "", "web-unpriv", lxc.Run(t, "web-unpriv", rig.Unprivileged...), "web-unpriv", "lxc:web-unpriv")
+	lxd := rig.LXD(t)
+	add(kind{name: "incus", looks: "LXD's, unprivileged", config: fmt.Sprintf("incus: {root: %q}", lxd.Root)},
+		"incus", "", "web-lxd", lxd.Run(t, "web-lxd"), "web-lxd", "incus:web-lxd", "default_web-lxd")
+	add(kind{name: "nspawn", looks: "plain", config: "nspawn: {}"}, "nspawn", "", "web-spawn", rig.Nspawn(t, "web-spawn"), "web-spawn", "nspawn:web-spawn")
+	add(kind{name: "nspawn", looks: "-U", config: "nspawn: {}"}, "nspawn", "", "web-spawnu", rig.Nspawn(t, "web-spawnu", "-U"), "web-spawnu", "nspawn:web-spawnu")
+
+	for looks, script := range map[string]string{
+		"namespaces made by hand": "",
+		"without /dev":            "umount -l /dev; rmdir /dev",
+		"/dev is a link":          "umount -l /dev; rmdir /dev; ln -s /tmp /dev",
+		"/dev is read-only":       "mount -o remount,ro /dev",
+		"/dev is full":            "mount -o remount,size=4k /dev; dd if=/dev/zero of=/dev/full-up bs=1k 2>/dev/null; true",
+		"without /proc":           "umount -l /proc",
+	} {
+		c = rig.Bare(t)
+		if out, err := exec.Command("nsenter", "-t", fmt.Sprint(c.PID), "-a", "/bin/busybox", "sh", "-c", script).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", script, err, out)
+		}
+		add(kind{name: "pid", looks: looks}, "pid", fmt.Sprint(c.PID), "", c, fmt.Sprint(c.PID))
+	}
 	c = rig.Userns(t)
 	add(kind{name: "pid", looks: "a user namespace"}, "pid", fmt.Sprint(c.PID), "", c, fmt.Sprint(c.PID))
+	slices.SortStableFunc(kinds, func(a, b kind) int { // a map's order is none
+		if a.name != "pid" || b.name != "pid" {
+			return 0
+		}
+		return strings.Compare(a.looks, b.looks)
+	})
 	return kinds
+}
+
+// remapped is a kind of Docker's that takes an engine of its own.
+func remapped(t *testing.T) kind {
+	t.Helper()
+	d := rig.NewDocker(t, "--userns-remap", "default")
+	c := d.Run(t, "web-remap")
+	return kind{
+		name: "docker", looks: "userns-remap", pid: c.PID,
+		config: fmt.Sprintf("docker: {socket: %q, root: auto}", d.Socket),
+		target: audit.Target{Runtime: "docker", ID: c.ID, Name: "web-remap"},
+		logins: []string{"web-remap", "docker:web-remap", c.ID, c.ID[:12], fmt.Sprintf("pid:%d", c.PID)},
+	}
 }
 
 const everybody = `listen: "127.0.0.1:0"
@@ -101,25 +148,30 @@ rules:
 `
 
 func TestEveryKindOfContainerIsEnteredByEachOfItsNames(t *testing.T) {
-	kinds := everyKind(t)
+	var table strings.Builder
+	table.WriteString("| runtime | container | logins | root | restricted | terminal | left |\n|---|---|---|---|---|---|---|\n")
+	for _, kinds := range [][]kind{{remapped(t)}, everyKind(t)} {
+		h := newHost(t, nil)
+		h.write(t, "config.yaml", fmt.Sprintf(everybody, toolsImage(t), configOf(kinds), publicKey(t, "alice"), publicKey(t, "bob")))
+		h.start(t)
+		for _, k := range kinds {
+			t.Run(k.name+" "+k.looks, func(t *testing.T) {
+				r := k.tried(t, h)
+				fmt.Fprintf(&table, "| %s | %s | %s | %s | %s | %s | %s |\n", k.name, k.looks, r.logins, r.root, r.restricted, r.terminal, r.left)
+			})
+		}
+	}
+	documented(t, "../../docs/containers.md", table.String())
+}
+
+func configOf(kinds []kind) string {
 	var runtimes []string
 	for _, k := range kinds {
 		if k.config != "" && !slices.Contains(runtimes, k.config) {
 			runtimes = append(runtimes, k.config)
 		}
 	}
-	h := newHost(t, nil)
-	h.write(t, "config.yaml", fmt.Sprintf(everybody, toolsImage(t), strings.Join(runtimes, ", "), publicKey(t, "alice"), publicKey(t, "bob")))
-	h.start(t)
-	var table strings.Builder
-	table.WriteString("| runtime | container | logins | root | restricted | terminal | left |\n|---|---|---|---|---|---|---|\n")
-	for _, k := range kinds {
-		t.Run(k.name+" "+k.looks, func(t *testing.T) {
-			r := k.tried(t, h)
-			fmt.Fprintf(&table, "| %s | %s | %s | %s | %s | %s | %s |\n", k.name, k.looks, r.logins, r.root, r.restricted, r.terminal, r.left)
-		})
-	}
-	documented(t, "../../docs/containers.md", table.String())
+	return strings.Join(runtimes, ", ")
 }
 
 // tried enters one in every way, and says what came of it.
@@ -129,7 +181,10 @@ func (k kind) tried(t *testing.T, h *host) (r row) {
 		got := h.run(t, "alice", login, "echo out; echo err >&2; exit 7")
 		got.is(t, result{"out\n", "err\n", 7})
 		opened := *h.last(t, audit.SessionOpen).Target
-		if opened.Runtime != k.target.Runtime || opened.ID != k.target.ID || opened.Name != k.target.Name || opened.PID != k.pid {
+		if k.target.ID == "" {
+			k.target.ID = opened.ID // whatever it is, it is the same for all
+		}
+		if opened.Source == "" || opened.Runtime != k.target.Runtime || opened.ID != k.target.ID || opened.Name != k.target.Name || opened.PID != k.pid {
 			t.Errorf("%s: recorded as to %+v, want %+v", login, opened, k.target)
 		}
 	}
