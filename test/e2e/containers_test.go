@@ -134,6 +134,21 @@ func remapped(t *testing.T) kind {
 	}
 }
 
+// rootless is a user's podman, which root's cannot be told from in one
+// configuration of the rig.
+func rootless(t *testing.T) kind {
+	t.Helper()
+	p := rig.RootlessPodman(t)
+	c := p.Run(t, "web-user")
+	name := p.User + "/web-user"
+	return kind{
+		name: "podman", looks: "a user's", pid: c.PID,
+		config: fmt.Sprintf("podman: {root: %q, run: %q, users: %q}", p.Users+"/none", p.Users+"/none", p.Users),
+		target: audit.Target{Runtime: "podman", Name: name},
+		logins: []string{name, "podman:" + name, fmt.Sprintf("pid:%d", c.PID)},
+	}
+}
+
 const everybody = `listen: "127.0.0.1:0"
 host_key: host_key
 image: {path: %q}
@@ -150,7 +165,7 @@ rules:
 func TestEveryKindOfContainerIsEnteredByEachOfItsNames(t *testing.T) {
 	var table strings.Builder
 	table.WriteString("| runtime | container | logins | root | restricted | terminal | left |\n|---|---|---|---|---|---|---|\n")
-	for _, kinds := range [][]kind{{remapped(t)}, everyKind(t)} {
+	for _, kinds := range [][]kind{{remapped(t), rootless(t)}, everyKind(t)} {
 		h := newHost(t, nil)
 		h.write(t, "config.yaml", fmt.Sprintf(everybody, toolsImage(t), configOf(kinds), publicKey(t, "alice"), publicKey(t, "bob")))
 		h.start(t)
