@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -68,6 +67,9 @@ func (p *procDir) filtersOf(pid int) ([]filter, error) {
 	list, err := traceFilters(pid)
 	if err != nil {
 		return nil, err
+	}
+	for i := range list {
+		list[i] = list[i].compact()
 	}
 	if strconv.Itoa(len(list)) != key.count {
 		return nil, fmt.Errorf("%d filters could be read of %s", len(list), key.count)
@@ -161,78 +163,4 @@ func getFilter(pid, n int) (filter, error) {
 		return nil, errno
 	}
 	return f, nil
-}
-
-// lets tells whether a filter lets a system call of ours pass, whatever its
-// arguments are as long as they are zero. What it cannot tell is no.
-//
-// It is the kernel's machine of classic BPF, as far as seccomp has it
-// (Documentation/userspace-api/seccomp_filter.rst).
-func (f filter) lets(nr uintptr) bool {
-	const native = 0
-	var data [16]uint32 // struct seccomp_data: number, arch, address, arguments
-	data[0], data[1] = uint32(nr), abis[runtime.GOARCH][native].arch
-	var a, x uint32
-	var mem [16]uint32
-	for pc := 0; pc < len(f); pc++ {
-		i := f[pc]
-		operand := i.K
-		if i.Code&unix.BPF_X != 0 {
-			operand = x
-		}
-		switch i.Code {
-		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-			if i.K%4 != 0 || i.K/4 >= 16 {
-				return false
-			}
-			a = data[i.K/4]
-		case unix.BPF_LD | unix.BPF_IMM:
-			a = i.K
-		case unix.BPF_LDX | unix.BPF_IMM:
-			x = i.K
-		case unix.BPF_LD | unix.BPF_MEM:
-			a = mem[i.K%16]
-		case unix.BPF_LDX | unix.BPF_MEM:
-			x = mem[i.K%16]
-		case unix.BPF_ST:
-			mem[i.K%16] = a
-		case unix.BPF_STX:
-			mem[i.K%16] = x
-		case unix.BPF_MISC | unix.BPF_TAX:
-			x = a
-		case unix.BPF_MISC | unix.BPF_TXA:
-			a = x
-		case unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, unix.BPF_ALU | unix.BPF_AND | unix.BPF_X:
-			a &= operand
-		case unix.BPF_JMP | unix.BPF_JA:
-			pc += int(i.K)
-		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_X:
-			pc += jump(i, a == operand)
-		case unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K, unix.BPF_JMP | unix.BPF_JGT | unix.BPF_X:
-			pc += jump(i, a > operand)
-		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, unix.BPF_JMP | unix.BPF_JGE | unix.BPF_X:
-			pc += jump(i, a >= operand)
-		case unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, unix.BPF_JMP | unix.BPF_JSET | unix.BPF_X:
-			pc += jump(i, a&operand != 0)
-		case unix.BPF_RET | unix.BPF_K:
-			return allows(i.K)
-		case unix.BPF_RET | unix.BPF_A:
-			return allows(a)
-		default:
-			return false
-		}
-	}
-	return false
-}
-
-func jump(i unix.SockFilter, yes bool) int {
-	if yes {
-		return int(i.Jt)
-	}
-	return int(i.Jf)
-}
-
-func allows(action uint32) bool {
-	action &= unix.SECCOMP_RET_ACTION_FULL
-	return action == unix.SECCOMP_RET_ALLOW || action == unix.SECCOMP_RET_LOG
 }

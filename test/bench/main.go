@@ -109,6 +109,7 @@ var measures = []measure{
 	{"mux", measureMux},
 	{"exec", measureExec},
 	{"enter", measureEnter},
+	{"entry", measureEntry},
 	{"echo", measureEcho},
 	{"bulk", measureBulk},
 	{"flood", measureFlood},
