@@ -36,6 +36,7 @@ func (c serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer d.close()
+	d.sweep()
 	ln, err := listen(cfg.Listen)
 	if err != nil {
 		return err
@@ -82,6 +83,18 @@ func newDaemon(cfg *config.Config, logger *slog.Logger) (*daemon, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// sweep takes away what commands at the host have left in containers that were
+// killed. It keeps nobody from coming in.
+func (d *daemon) sweep() {
+	l, err := openLedger()
+	if err == nil {
+		err = l.close()
+	}
+	if err != nil {
+		d.logger.Warn("what commands at the host may have left behind", "err", err)
+	}
 }
 
 func (d *daemon) close() {

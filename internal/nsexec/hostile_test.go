@@ -204,6 +204,25 @@ func TestRootInADockerContainerCannotTraceASession(t *testing.T) {
 	}
 }
 
+// What keeps it from that is one capability more: without it root traces.
+func TestRootInADockerContainerTracesASessionWithItsOwnCapabilities(t *testing.T) {
+	d := rig.Docker(t)
+	ctr := d.Run(t, "traces-equals")
+	c := command(t, ctr.PID, "")
+	c.Profile.Name = "restricted"
+	ask := talk(t, c)
+	ask("sleep 4244 &")
+	const read = `for p in /proc/[0-9]*; do grep -q sleep.424[4] $p/cmdline && ls -l $p/root/ >/dev/null 2>&1 && echo entered; done; true`
+	if out := d.CLI(t, "exec", "traces-equals", "/bin/busybox", "sh", "-c", read); out != "entered" {
+		t.Errorf("a restricted session: %q", out)
+	}
+	ask2 := talk(t, command(t, ctr.PID, ""))
+	ask2("sleep 4245 &")
+	if out := d.CLI(t, "exec", "traces-equals", "/bin/busybox", "sh", "-c", strings.ReplaceAll(read, "424[4]", "424[5]")); out != "" {
+		t.Errorf("a general session: %q", out)
+	}
+}
+
 // A session's init is seen by the container and by other sessions, of which some
 // may trace.
 func TestTheInitCanDoNoMoreThanTheSession(t *testing.T) {

@@ -167,6 +167,37 @@ func TestExecAndMountDoNotTakeTheToolsFromEachOther(t *testing.T) {
 	d.Remove(t, "web-1")
 }
 
+func TestExecIsPodmansWhereTheContainerIs(t *testing.T) {
+	p := rig.Podman(t)
+	c := p.Run(t, "web-1", "--user", "1000")
+	p.Serve(t)
+	h := newHost(t, nil)
+	h.edit(t, "runtimes: {pid: {}}", fmt.Sprintf("runtimes: {podman: {socket: %q, root: %q, run: %q, users: %q}, pid: {}}", p.Socket, p.Root, p.State, p.Users))
+	before := rig.Residue(t, c.PID, toolsImage(t))
+	cmd := h.at(t, "enter --exec", "web-1", "--", "bash", "-c", "id -u; cat; echo err >&2; exit 7")
+	cmd.Stdin = strings.NewReader("in\n")
+	finish(t, cmd).is(t, result{stdout: "1000\nin\n", stderr: "err\n", code: 7})
+	before.Same(t)
+}
+
+func TestWhatWasLeftInAContainerGoesWhenTheServerStarts(t *testing.T) {
+	d := rig.Docker(t)
+	d.Run(t, "web-1")
+	h := newHost(t, d)
+	there := func() bool {
+		return finish(t, command("docker", "--host", "unix://"+d.Socket, "exec", "web-1", "/dev/crashcart/bin/true")).code == 0
+	}
+	s := inTerminal(t, h.at(t, "enter --exec", "web-1", "--", "bash", "-c", "echo runs; read x"), 80, 24)
+	s.sees(t, "runs\n")
+	s.cmd.Process.Kill()
+	s.ends(t)
+	if !there() {
+		t.Fatal("the tools are gone already")
+	}
+	h.start(t)
+	eventually(t, "the tools are gone", func() bool { return !there() })
+}
+
 func TestAnImageThatIsBoundIsThereForDockerRun(t *testing.T) {
 	d := rig.Docker(t)
 	h := newHost(t, d)

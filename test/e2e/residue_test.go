@@ -93,7 +93,9 @@ func TestNothingIsLeftWhenTheServerIsKilled(t *testing.T) {
 		t.Run(kind.name, func(t *testing.T) {
 			c, login := kind.run(t)
 			before := rig.Residue(t, c.PID, toolsImage(t))
-			h := serving(t, d)
+			h := newHost(t, d)
+			h.edit(t, "{runtime: pid}], allow: [shell]}", "{runtime: pid}], allow: [shell], terms: {memory: 512M, pids: 100}}")
+			h.start(t)
 			sessions := []*session{h.begin(t, "alice", login, stubborn+"exec sleep 1000"), h.shell(t, "carol", login)}
 			sessions[1].types(t, stubborn+"exec sleep 1000\n")
 			for _, s := range sessions {
