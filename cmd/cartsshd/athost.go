@@ -52,6 +52,20 @@ func (c withImage) config() (*config.Config, error) {
 	return cfg, err
 }
 
+// onRecord opens the record of what is done at the host, and does it.
+func onRecord(configure func() (*config.Config, error), v *verbosity, do func(*config.Config, *audit.Log, *verbosity) error) error {
+	cfg, err := configure()
+	if err != nil {
+		return err
+	}
+	record, err := audit.OpenHost(cfg.Record.Dir)
+	if err != nil {
+		return err
+	}
+	defer record.Close()
+	return do(cfg, record, v)
+}
+
 // verbosity says on stderr what is done, if that is wanted.
 type verbosity bool
 

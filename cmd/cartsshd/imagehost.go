@@ -119,18 +119,9 @@ type imageBindCmd struct {
 
 // Run puts the image at a directory of the host, for `docker run -v
 // DIR:/dev/crashcart:ro`. What containers have of it they keep.
-func (c imageBindCmd) Run(v *verbosity) error { return status(c.run(v)) }
+func (c imageBindCmd) Run(v *verbosity) error { return status(onRecord(c.config, v, c.do)) }
 
-func (c imageBindCmd) run(v *verbosity) error {
-	cfg, err := c.config()
-	if err != nil {
-		return err
-	}
-	record, err := audit.OpenHost(cfg.Record.Dir)
-	if err != nil {
-		return err
-	}
-	defer record.Close()
+func (c imageBindCmd) do(cfg *config.Config, record *audit.Log, v *verbosity) error {
 	image, err := openFirst(cfg, v)
 	if err != nil {
 		return err
@@ -240,18 +231,9 @@ type imageUnbindCmd struct {
 }
 
 // Run takes the image away from there.
-func (c imageUnbindCmd) Run() error { return status(c.run()) }
+func (c imageUnbindCmd) Run(v *verbosity) error { return status(onRecord(c.config, v, c.do)) }
 
-func (c imageUnbindCmd) run() error {
-	cfg, err := c.config()
-	if err != nil {
-		return err
-	}
-	record, err := audit.OpenHost(cfg.Record.Dir)
-	if err != nil {
-		return err
-	}
-	defer record.Close()
+func (c imageUnbindCmd) do(_ *config.Config, record *audit.Log, _ *verbosity) error {
 	return recorded(record, meta("unbind", c.Dir, nil, nil), func() error { return unbind(c.Dir) })
 }
 

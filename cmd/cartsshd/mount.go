@@ -17,18 +17,9 @@ type mountCmd struct {
 
 // Run puts the tools at /dev/crashcart in the container's own mount namespace,
 // where they stay until unmount, or the container's end.
-func (c mountCmd) Run(v *verbosity) error { return status(c.run(v)) }
+func (c mountCmd) Run(v *verbosity) error { return status(onRecord(c.config, v, c.do)) }
 
-func (c mountCmd) run(v *verbosity) error {
-	cfg, err := c.config()
-	if err != nil {
-		return err
-	}
-	record, err := audit.OpenHost(cfg.Record.Dir)
-	if err != nil {
-		return err
-	}
-	defer record.Close()
+func (c mountCmd) do(cfg *config.Config, record *audit.Log, v *verbosity) error {
 	target, err := find(cfg, record, c.Name, v)
 	if err != nil {
 		return err
@@ -118,18 +109,9 @@ func (c unmountCmd) Validate() error {
 }
 
 // Run takes the tools away again that mount has put there.
-func (c unmountCmd) Run(v *verbosity) error { return status(c.run(v)) }
+func (c unmountCmd) Run(v *verbosity) error { return status(onRecord(c.config, v, c.do)) }
 
-func (c unmountCmd) run(v *verbosity) error {
-	cfg, err := c.config()
-	if err != nil {
-		return err
-	}
-	record, err := audit.OpenHost(cfg.Record.Dir)
-	if err != nil {
-		return err
-	}
-	defer record.Close()
+func (c unmountCmd) do(cfg *config.Config, record *audit.Log, v *verbosity) error {
 	if c.All {
 		return unmountAll(record, v)
 	}
