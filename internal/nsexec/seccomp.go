@@ -30,8 +30,29 @@ const (
 // are only ever added: as many as there were are the ones that there were.
 var filterCache = struct {
 	sync.Mutex
-	of map[filterKey][]filter
-}{of: map[filterKey][]filter{}}
+	of map[filterKey]*filterEntry
+}{of: map[filterKey]*filterEntry{}}
+
+// filterEntry is locked while it is read: a process has one tracer at a time, and
+// one that does not stop keeps nobody else waiting.
+type filterEntry struct {
+	sync.Mutex
+	list []filter // nil until it was read
+}
+
+func entryOfFilters(key filterKey) *filterEntry {
+	filterCache.Lock()
+	defer filterCache.Unlock()
+	if len(filterCache.of) > 1000 {
+		clear(filterCache.of) // of containers that are gone, most of them
+	}
+	e := filterCache.of[key]
+	if e == nil {
+		e = &filterEntry{}
+		filterCache.of[key] = e
+	}
+	return e
+}
 
 type filterKey struct {
 	pid   int
@@ -59,25 +80,23 @@ func (p *procDir) filtersOf(pid int) ([]filter, error) {
 	if key.start, err = p.started(); err != nil {
 		return nil, err
 	}
-	filterCache.Lock()
-	defer filterCache.Unlock()
-	if known, ok := filterCache.of[key]; ok {
-		return known, nil
+	e := entryOfFilters(key)
+	e.Lock()
+	defer e.Unlock()
+	if e.list != nil {
+		return e.list, nil
 	}
 	list, err := traceFilters(pid)
 	if err != nil {
 		return nil, err
 	}
-	for i := range list {
-		list[i] = list[i].compact()
-	}
 	if strconv.Itoa(len(list)) != key.count {
 		return nil, fmt.Errorf("%d filters could be read of %s", len(list), key.count)
 	}
-	if len(filterCache.of) > 1000 {
-		clear(filterCache.of) // of containers that are gone, most of them
+	for i := range list {
+		list[i] = list[i].compact()
 	}
-	filterCache.of[key] = list
+	e.list = list
 	return list, nil
 }
 
@@ -92,7 +111,7 @@ func traceFilters(pid int) (list []filter, err error) {
 }
 
 func seizeFilters(pid int) (list []filter, err error) {
-	if err := unix.PtraceSeize(pid); err != nil {
+	if err := seize(pid); err != nil {
 		return nil, fmt.Errorf("trace process %d: %w", pid, err)
 	}
 	if err := unix.PtraceInterrupt(pid); err != nil {
@@ -114,6 +133,17 @@ func seizeFilters(pid int) (list []filter, err error) {
 		list = append(list, f)
 	}
 	return nil, fmt.Errorf("more than %d filters", maxFilters)
+}
+
+// seize waits for another tracer to let go: one of ours, in another process, does
+// so soon.
+func seize(pid int) error {
+	for end := time.Now().Add(tracePatience); ; time.Sleep(time.Millisecond) {
+		err := unix.PtraceSeize(pid)
+		if err != unix.EPERM || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // awaitStop waits for a process that we trace. One in the freezer, or in the
