@@ -18,6 +18,7 @@ import (
 	"github.com/cartsshd/cartsshd/internal/config"
 	"github.com/cartsshd/cartsshd/internal/router"
 	"github.com/cartsshd/cartsshd/internal/sshd"
+	"github.com/cartsshd/cartsshd/internal/strictyaml"
 )
 
 // defaultConfig is the file that need not be there for what is done at the host.
@@ -26,7 +27,7 @@ const defaultConfig = "/etc/cartsshd/config.yaml"
 // atHost is what the commands have in common by which root enters containers, or
 // puts tools into them, at the host itself. No policy is asked: root needs none.
 type atHost struct {
-	Config string `short:"c" placeholder:"FILE" default:"/etc/cartsshd/config.yaml" help:"Configuration (${default}, if it is there)."`
+	Config string `short:"c" placeholder:"FILE" default:"/etc/cartsshd/config.yaml" help:"Configuration (${default}, if it is there; none: go by the defaults)."`
 }
 
 // withImage is atHost, for those that open a tools image.
@@ -37,7 +38,13 @@ type withImage struct {
 
 // config is the file's, or the defaults where there is none and none was named.
 func (c atHost) config() (*config.Config, error) {
+	if c.Config == "none" {
+		return config.Default(), nil
+	}
 	cfg, err := config.Load(c.Config)
+	if _, wrong := errors.AsType[strictyaml.Problems](err); wrong {
+		return nil, fmt.Errorf("%w\n(to go by the defaults instead: --config none)", err)
+	}
 	if errors.Is(err, fs.ErrNotExist) && c.Config == defaultConfig {
 		cfg, err = config.Default(), nil
 	}

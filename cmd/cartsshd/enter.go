@@ -27,6 +27,14 @@ type enterCmd struct {
 	Cmd        []string `arg:"" optional:"" passthrough:"partial" help:"Command; the shell if none."`
 }
 
+// Validate is called by kong.
+func (c enterCmd) Validate() error {
+	if c.Exec && c.given() {
+		return errors.New("--exec is by the engine, as its own user: it takes no --profile, --user, or any of the flags of that kind")
+	}
+	return nil
+}
+
 // outcome is how what was entered for came out. The zero value is a command that
 // ended well.
 type outcome struct {
@@ -110,7 +118,11 @@ func (c enterCmd) enter(v *verbosity) outcome {
 	if err != nil {
 		return ourFailure(err)
 	}
-	v.say("recorded as %s", session.ID())
+	if m.PTY != nil && m.Kind == "shell" {
+		tell("recorded as %s", session.ID())
+	} else {
+		v.say("recorded as %s", session.ID())
+	}
 	visit := &visit{cfg: cfg, target: target, image: image, session: session, cmd: cmd, name: c.Name, command: c.Cmd, terminal: atTerminal()}
 	out := visit.run(c.Exec)
 	if err := session.End(out.code, out.signal, out.reason()); err != nil {
@@ -124,6 +136,9 @@ func (c enterCmd) enter(v *verbosity) outcome {
 func (c enterCmd) command(target *router.Target, m *audit.Meta) (*nsexec.Cmd, error) {
 	profile, err := c.profile()
 	cmd := &nsexec.Cmd{Target: target.Process, Profile: profile}
+	if c.Exec {
+		m.Profile = "engine"
+	}
 	if err != nil || c.Exec {
 		return cmd, err
 	}

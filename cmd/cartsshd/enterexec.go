@@ -119,11 +119,7 @@ func (v *visit) attend(e *engine.Exec, signals <-chan os.Signal) outcome {
 	if err != nil {
 		return notStarted(err)
 	}
-	out := outcome{code: code}
-	if name := unix.SignalName(unix.Signal(code - 128)); name != "" {
-		out.signal = name[len("SIG"):]
-	}
-	return out
+	return outcome{code: code} // which may be 128+n for a signal, and may be the command's own
 }
 
 // notStarted tells a command that the engine could not run from an engine that

@@ -81,6 +81,9 @@ func (r room) called(cfg *config.Config) string {
 		return fmt.Sprintf("process %d", r.init.PID)
 	}
 	defer target.Close()
+	if target.Runtime == "pid" {
+		return fmt.Sprintf("process %d", r.init.PID)
+	}
 	if target.Name == "" {
 		return fmt.Sprintf("container %.12s", audit.Printable(target.ID))
 	}
@@ -114,7 +117,7 @@ func usedBy(pids []int) string {
 
 type imageBindCmd struct {
 	withImage `embed:""`
-	Dir       string `arg:"" help:"The directory; made if it is not there."`
+	Dir       string `arg:"" help:"The directory; made if only its last part is not there."`
 }
 
 // Run puts the image at a directory of the host, for `docker run -v
@@ -127,7 +130,7 @@ func (c imageBindCmd) do(cfg *config.Config, record *audit.Log, v *verbosity) er
 		return err
 	}
 	defer image.Close()
-	m := meta("bind", c.Dir, nil, nil)
+	m := meta("bind", absolute(c.Dir), nil, nil)
 	m.Tools = image.ID()
 	return recorded(record, m, func() error { return bind(image, c.Dir) })
 }
@@ -154,6 +157,9 @@ func bind(image *tools, name string) error {
 	if there != nil {
 		return isBound(dir, *there, mount)
 	}
+	if err := isEmpty(dir); err != nil {
+		return err
+	}
 	if err := unix.MoveMount(int(mount.Fd()), "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return &os.PathError{Op: "move_mount", Path: dir, Err: err}
 	}
@@ -177,6 +183,15 @@ func (l *ledger) place(name string) (string, error) {
 	return dir, errors.Join(l.save(), os.Mkdir(dir, 0o755))
 }
 
+// absolute is for the record, of what may not be there.
+func absolute(name string) string {
+	dir, err := filepath.Abs(name)
+	if err != nil {
+		return name
+	}
+	return dir
+}
+
 func canonical(name string) (string, error) {
 	dir, err := filepath.Abs(name)
 	if err != nil {
@@ -197,6 +212,18 @@ func mountedAt(dir string) (*mountinfo.Mount, error) {
 		}
 	}
 	return nil, nil
+}
+
+// isEmpty fails if there is something that would be out of sight.
+func isEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return fmt.Errorf("%s: is no directory", dir)
+	}
+	if err == nil && len(entries) > 0 {
+		err = fmt.Errorf("%s: is not empty: take another directory", dir)
+	}
+	return err
 }
 
 // isBound judges what is at a place already.
@@ -234,7 +261,7 @@ type imageUnbindCmd struct {
 func (c imageUnbindCmd) Run(v *verbosity) error { return status(onRecord(c.config, v, c.do)) }
 
 func (c imageUnbindCmd) do(_ *config.Config, record *audit.Log, _ *verbosity) error {
-	return recorded(record, meta("unbind", c.Dir, nil, nil), func() error { return unbind(c.Dir) })
+	return recorded(record, meta("unbind", absolute(c.Dir), nil, nil), func() error { return unbind(c.Dir) })
 }
 
 func unbind(name string) error {

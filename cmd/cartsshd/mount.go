@@ -146,7 +146,7 @@ func (l *ledger) unwant(m *mounted, name string) error {
 	}
 	err := m.detach()
 	if errors.Is(err, nsexec.ErrDetached) {
-		tell("%s: the tools are not there", name)
+		tell("%s: no tools are there that mount has put there", name)
 		err = nil
 	} else if err == nil {
 		tell("%s: the tools are gone", name)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"reflect"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -41,6 +42,11 @@ func (p privileges) profile() (nsexec.Profile, error) {
 	var err error
 	made.User, err = nsexec.ParseUser(p.User)
 	return made, err
+}
+
+// given tells whether any of them is.
+func (p privileges) given() bool {
+	return !reflect.DeepEqual(p, privileges{Profile: "general", Cgroup: "session", Seccomp: "may"})
 }
 
 // words are what the help of these flags lists.

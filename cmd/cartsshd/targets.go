@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -100,6 +101,9 @@ func (c resolveCmd) Run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	target, err := table.Resolve(ctx, ref)
+	if closed, ok := errors.AsType[*router.ClosedError](err); ok && closed.Match.Runtime != "pid" {
+		return errors.Join(c.write(out, listed(router.Listed{Match: closed.Match})), err)
+	}
 	if err != nil {
 		return err
 	}
@@ -109,6 +113,10 @@ func (c resolveCmd) Run(ctx context.Context, out io.Writer) error {
 		Runtime: target.Runtime, ID: target.ID, Name: target.Name, Image: target.Image, Digest: target.Digest, Labels: target.Labels,
 		PID: target.PID, Started: target.Started, Namespaces: &target.Namespaces, State: "running", Host: target.Host, Source: target.Source,
 	}
+	return c.write(out, found)
+}
+
+func (c resolveCmd) write(out io.Writer, found container) error {
 	if c.Output == "json" {
 		return writeJSON(out, found)
 	}
@@ -117,11 +125,14 @@ func (c resolveCmd) Run(ctx context.Context, out io.Writer) error {
 
 // show writes a line for each thing that is known.
 func (c container) show(out io.Writer) error {
-	n := c.Namespaces
+	namespaces := ""
+	if n := c.Namespaces; n != nil {
+		namespaces = fmt.Sprintf("mnt %d, pid %d, net %d, ipc %d, uts %d, user %d, cgroup %d", n.Mnt, n.PID, n.Net, n.IPC, n.UTS, n.User, n.Cgroup)
+	}
 	lines := [][2]string{
 		{"runtime", c.Runtime}, {"id", c.ID}, {"name", c.Name}, {"image", c.Image}, {"digest", c.Digest},
 		{"pid", strconv.Itoa(c.PID)}, {"started", fmt.Sprintf("%d ticks after boot", c.Started)}, {"state", c.State}, {"source", c.Source},
-		{"namespaces", fmt.Sprintf("mnt %d, pid %d, net %d, ipc %d, uts %d, user %d, cgroup %d", n.Mnt, n.PID, n.Net, n.IPC, n.UTS, n.User, n.Cgroup)},
+		{"namespaces", namespaces},
 	}
 	if c.Host {
 		lines = append(lines, [2]string{"host", "sees the host's own files, in no container"})

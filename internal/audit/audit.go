@@ -75,7 +75,7 @@ type Target struct {
 	PID     int    `json:"pid"`
 	Started uint64 `json:"started,omitempty"` // start time of pid, in clock ticks since boot
 
-	Namespaces Namespaces `json:"namespaces,omitzero"`
+	Namespaces Namespaces `json:"namespaces,omitempty"`
 }
 
 // Namespaces are the inode numbers of a process's namespaces.

@@ -171,19 +171,20 @@ func TestAPolicyTellsWhatItsRulesDemandOfTheTools(t *testing.T) {
 func TestTermsAreWhatTheRuleSays(t *testing.T) {
 	usual := authz.Terms{Profile: "general", Cgroup: "session"}
 	for text, change := range map[string]func(*authz.Terms){
-		"profile: wide":             func(t *authz.Terms) { t.Profile = "wide" },
-		`user: "1000:27"`:           func(t *authz.Terms) { t.User = "1000:27" },
-		"cap_add: [CAP_SYS_PTRACE]": func(t *authz.Terms) { t.CapAdd = []string{"SYS_PTRACE"} },
-		"cap_drop: [NET_ADMIN]":     func(t *authz.Terms) { t.CapDrop = []string{"NET_ADMIN"} },
-		"namespaces: [net, mnt]":    func(t *authz.Terms) { t.Namespaces = []string{"net", "mnt"} },
-		"cgroup: target":            func(t *authz.Terms) { t.Cgroup = "target" },
-		"cgroup: session":           func(*authz.Terms) {},
-		"memory: 512M, pids: 100":   func(t *authz.Terms) { t.Memory, t.Pids = 512<<20, 100 },
-		"memory: 4096":              func(t *authz.Terms) { t.Memory = 4096 },
-		"seccomp: must":             func(t *authz.Terms) { t.SeccompMust = true },
-		"seccomp: may":              func(*authz.Terms) {},
-		"host: true":                func(t *authz.Terms) { t.Host = true },
-		"host: false":               func(*authz.Terms) {},
+		"profile: wide":                 func(t *authz.Terms) { t.Profile = "wide" },
+		`user: "1000:27"`:               func(t *authz.Terms) { t.User = "1000:27" },
+		"cap_add: [CAP_SYS_PTRACE]":     func(t *authz.Terms) { t.CapAdd = []string{"SYS_PTRACE"} },
+		"cap_drop: [NET_ADMIN]":         func(t *authz.Terms) { t.CapDrop = []string{"NET_ADMIN"} },
+		"namespaces: [net, mnt]":        func(t *authz.Terms) { t.Namespaces = []string{"net", "mnt"} },
+		"cgroup: target":                func(t *authz.Terms) { t.Cgroup = "target" },
+		"cgroup: session":               func(*authz.Terms) {},
+		"memory: 512M, pids: 100":       func(t *authz.Terms) { t.Memory, t.Pids = 512<<20, 100 },
+		"memory: 16777216":              func(t *authz.Terms) { t.Memory = 16 << 20 },
+		"namespaces: [mnt], host: true": func(t *authz.Terms) { t.Namespaces, t.Host = []string{"mnt"}, true },
+		"seccomp: must":                 func(t *authz.Terms) { t.SeccompMust = true },
+		"seccomp: may":                  func(*authz.Terms) {},
+		"host: true":                    func(t *authz.Terms) { t.Host = true },
+		"host: false":                   func(*authz.Terms) {},
 	} {
 		want := usual
 		change(&want)
@@ -313,7 +314,7 @@ func TestAWrongPolicyDoesNotLoad(t *testing.T) {
 		{"labels of nothing", rule(`{name: r, who: ["*"], targets: [{labels: {}}], deny: x}`), "p:3:37: labels name none"},
 		{"empty glob", rule(`{name: r, who: ["*"], targets: [{name: ""}], deny: x}`), "p:3:44: is empty"},
 		{"half a backslash", rule(`{name: r, who: ["*"], targets: [{name: 'x\'}], deny: x}`), "p:3:44: ends in a backslash"},
-		{"unknown runtime", rule(`{name: r, who: ["*"], targets: [{runtime: dokcer}], deny: x}`), "p:3:37: unknown runtime (known: docker, pid)"},
+		{"unknown runtime", rule(`{name: r, who: ["*"], targets: [{runtime: dokcer}], deny: x}`), `p:3:37: unknown runtime "dokcer" (did you mean "docker"?)`},
 		{"neither", rule(`{name: r, who: ["*"], targets: [{name: x}]}`), "p:3:5: rule neither allows nor denies"},
 		{"both", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [shell], deny: x}`), "p:3:71: rule both allows and denies"},
 		{"terms of a denial", rule(`{name: r, who: ["*"], targets: [{name: x}], deny: x, terms: {profile: general}}`), "rule denies, and has terms"},
@@ -335,10 +336,14 @@ func TestAWrongPolicyDoesNotLoad(t *testing.T) {
 		{"unknown user", rule(terms("user: root")), "p:3:79: is nobody"},
 		{"unknown cgroup", rule(terms("cgroup: targt")), `p:3:81: unknown cgroup "targt" (did you mean "target"?)`},
 		{"unknown seccomp", rule(terms("seccomp: yes")), `unknown seccomp`},
-		{"no size", rule(terms("memory: 5 GB")), `p:3:81: wants a size, such as 512M`},
-		{"a size of nothing", rule(terms("memory: 0")), `wants a size, such as 512M`},
-		{"a size out of this world", rule(terms("memory: 99999999999T")), `wants a size, such as 512M`},
+		{"no size", rule(terms("memory: 5 GB")), `p:3:81: wants a size of 16M or more, such as 512M`},
+		{"a size of nothing", rule(terms("memory: 0")), `wants a size of 16M or more, such as 512M`},
+		{"a size out of this world", rule(terms("memory: 99999999999T")), `wants a size of 16M or more, such as 512M`},
 		{"no number", rule(terms("pids: -1")), `p:3:79: wants a number from 1 to 4194303`},
+		{"too little memory", rule(terms("memory: 1")), `wants a size of 16M or more`},
+		{"the host's network", rule(terms("namespaces: [mnt]")), "p:3:85: leaves out net, which would be the host's then: say host: true if that is meant"},
+		{"both added and dropped", rule(terms("cap_add: [net_admin], cap_drop: [NET_ADMIN]")), `p:3:83: NET_ADMIN is both added and dropped`},
+		{"a filter where there is none", rule(terms("profile: wide, seccomp: must")), `profile wide has no seccomp filter`},
 		{"half a host", rule(terms("host: yes")), `p:3:79: wants true or false`},
 		{"image of a denial", rule(`{name: r, who: ["*"], targets: [{name: x}], deny: x, terms: {image: full}}`), "rule denies, and has terms"},
 		{"exec of anything", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [exec: ["* x"]]}`), `p:3:64: "*" is no program`},
@@ -373,7 +378,7 @@ rules:
 p:4:32: unknown person "bob" (known: alice)
 p:4:68: unknown permission "sftp" (known: shell, exec)
 p:5:12: rule r again (first in line 4)
-p:5:39: unknown runtime (known: docker, pid)`
+p:5:39: unknown runtime "lxc" (known: docker, pid)`
 	if fmt.Sprint(err) != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
@@ -547,7 +552,7 @@ type document struct {
 }
 
 var known = authz.Known{Profiles: []string{"general", "wide"}, Runtimes: []string{"docker", "pid"}, Images: []string{"full", "small"},
-	Capabilities: []string{"NET_ADMIN", "SYS_PTRACE"}, Namespaces: []string{"mnt", "net"},
+	Capabilities: []string{"NET_ADMIN", "SYS_PTRACE"}, Namespaces: []string{"mnt", "net", "cgroup"}, Unconfined: []string{"wide"},
 	User: func(s string) error {
 		if s != "1000:27" {
 			return errors.New("is nobody")

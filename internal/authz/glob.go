@@ -134,6 +134,21 @@ func (p TargetPattern) matchesButForLabels(t Target) bool {
 	return p.empty() || p.Match(t)
 }
 
+// String is the pattern, but for backslashes.
+func (g Glob) String() string {
+	text := make([]rune, len(g.pattern))
+	for i, c := range g.pattern {
+		switch c {
+		case anyRun:
+			c = '*'
+		case anyOne:
+			c = '?'
+		}
+		text[i] = c
+	}
+	return string(text)
+}
+
 func (p TargetPattern) empty() bool {
 	return p.Name.pattern == nil && p.Runtime.pattern == nil && p.Image.pattern == nil && len(p.Labels) == 0
 }

@@ -85,6 +85,7 @@ type Known struct {
 	Images       []string
 	Capabilities []string // without CAP_
 	Namespaces   []string
+	Unconfined   []string           // profiles without a seccomp filter
 	User         func(string) error // what is wrong with a user; nil: nothing is a user
 }
 
@@ -226,7 +227,7 @@ func (c *compiler) targets(at strictyaml.At[Rule], r *rule) {
 	}
 	for _, t := range targets.Value {
 		if !slices.ContainsFunc(c.known.Runtimes, t.Value.Runtime.allows) {
-			c.problemf(t.Pos, "unknown runtime (known: %s)", strings.Join(c.known.Runtimes, ", "))
+			c.problemf(t.Pos, "unknown runtime %q (%s)", t.Value.Runtime, strictyaml.Suggest(t.Value.Runtime.String(), c.known.Runtimes))
 		}
 		r.targets = append(r.targets, t.Value)
 	}

@@ -50,6 +50,9 @@ type TermsOfRule struct {
 // Size is a number of bytes, with K, M, G or T for powers of 1024.
 type Size int64
 
+// minMemory is what a session takes to come about.
+const minMemory = 16 << 20
+
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (s *Size) UnmarshalText(text []byte) error {
 	number, shift := string(text), 0
@@ -59,8 +62,8 @@ func (s *Size) UnmarshalText(text []byte) error {
 		}
 	}
 	n, err := strconv.ParseUint(number, 10, 63)
-	if err != nil || n == 0 || n > math.MaxInt64>>shift {
-		return errors.New("wants a size, such as 512M")
+	if err != nil || n == 0 || n > math.MaxInt64>>shift || n<<shift < minMemory {
+		return errors.New("wants a size of 16M or more, such as 512M")
 	}
 	*s = Size(n << shift)
 	return nil
@@ -92,6 +95,25 @@ func (s *Switch) UnmarshalText(text []byte) error {
 }
 
 func (c *compiler) terms(t TermsOfRule) Terms {
+	terms := c.each(t)
+	for i, name := range terms.CapAdd {
+		if slices.Contains(terms.CapDrop, name) {
+			c.problemf(t.CapAdd[i].Pos, "%s is both added and dropped", name)
+		}
+	}
+	if terms.SeccompMust && slices.Contains(c.known.Unconfined, terms.Profile) {
+		c.problemf(t.Seccomp.Pos, "profile %s has no seccomp filter: leave this out, or take another profile", terms.Profile)
+	}
+	for _, name := range c.known.Namespaces {
+		if terms.Namespaces != nil && !terms.Host && name != "cgroup" && !slices.Contains(terms.Namespaces, name) {
+			c.problemf(t.Namespaces.Pos, "leaves out %s, which would be the host's then: say host: true if that is meant", name)
+			break
+		}
+	}
+	return terms
+}
+
+func (c *compiler) each(t TermsOfRule) Terms {
 	return Terms{
 		Profile:     c.profile(t.Profile),
 		Image:       c.image(t.Image),
@@ -133,7 +155,7 @@ func (c *compiler) user(at strictyaml.At[string]) string {
 
 func (c *compiler) capabilities(list []strictyaml.At[string]) (names []string) {
 	for _, at := range list {
-		names = append(names, c.oneOf("capability", strictyaml.At[string]{Pos: at.Pos, Value: strings.TrimPrefix(at.Value, "CAP_")}, c.known.Capabilities...))
+		names = append(names, c.oneOf("capability", strictyaml.At[string]{Pos: at.Pos, Value: strings.TrimPrefix(strings.ToUpper(at.Value), "CAP_")}, c.known.Capabilities...))
 	}
 	return names
 }

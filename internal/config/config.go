@@ -78,7 +78,8 @@ func (c *Config) known() authz.Known {
 	known := authz.Known{
 		Profiles:     nsexec.Profiles,
 		Runtimes:     runtimeNames,
-		Capabilities: nsexec.Capabilities,
+		Capabilities: append([]string{"ALL"}, nsexec.Capabilities...),
+		Unconfined:   []string{nsexec.Unconfined},
 		Namespaces:   nsexec.Namespaces,
 		User:         func(s string) error { _, err := nsexec.ParseUser(s); return err },
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,8 +30,43 @@ var limited = []struct {
 		if p.Processes == 0 {
 			return 0
 		}
-		return int64(p.Processes) + 2 // the init; and the first process, which ends when the command begins
+		return int64(p.Processes) + 2 // the init; and the first process, until settle
 	}},
+}
+
+// settle takes back the place of the first process, some time after that has
+// ended: it is counted until the kernel has put all of it away.
+func (g *cgroup) settle(p Profile) {
+	if p.Processes == 0 {
+		return
+	}
+	exact := strconv.Itoa(p.Processes + 1)
+	time.AfterFunc(200*time.Millisecond, func() { // nobody waits for it; a session that has ended by then has no such file
+		if t := g.tree.limits["pids"]; t != nil {
+			_ = writeTo(rawFD(t.dir), g.name+"/pids.max", exact)
+			return
+		}
+		_ = writeTo(rawFD(g.dir), "pids.max", exact)
+	})
+}
+
+// outOfMemory tells whether the kernel has killed a process of the session's for
+// its limit of memory.
+func (g *cgroup) outOfMemory() bool {
+	dir, file := rawFD(g.dir), "memory.events"
+	if t := g.tree.limits["memory"]; t != nil {
+		dir, file = rawFD(t.dir), g.name+"/memory.oom_control"
+	}
+	text, err := readSmall(dir, file)
+	if err != nil {
+		return false // it has no limit
+	}
+	for line := range strings.Lines(string(text)) {
+		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			return strings.TrimSpace(n) != "0"
+		}
+	}
+	return false
 }
 
 // limit gives the cgroup the limits of a profile. It returns the cgroup.procs

@@ -18,10 +18,15 @@ func TestASessionHasNoMoreProcessesThanItsLimit(t *testing.T) {
 	if out, status := run(t, c); status.Code == 0 || !strings.Contains(out, "can't fork") {
 		t.Errorf("status %+v: %s", status, out)
 	}
-	c = command(t, ctr.PID, "sleep 0 & sleep 0 & sleep 0 & wait")
+	c = command(t, ctr.PID, "sleep 1000 & sleep 1000 & sleep 1000 & sleep 1000 & kill $(jobs -p)") // and itself
 	c.Profile.Processes = 5
 	if out, status := run(t, c); status.Code != 0 {
 		t.Errorf("status %+v: %s", status, out)
+	}
+	c = command(t, ctr.PID, "sleep 1; sleep 1000 & sleep 1000 & sleep 1000 & sleep 1000 & sleep 1000 & :") // by then no place is free
+	c.Profile.Processes = 5
+	if out, status := run(t, c); status.Code == 0 {
+		t.Errorf("six of five: status %+v: %s", status, out)
 	}
 	c = command(t, ctr.PID, "exec true")
 	c.Profile.Processes = 1
@@ -37,7 +42,7 @@ func TestASessionHasNoMoreMemoryThanItsLimit(t *testing.T) {
 	for limit, killed := range map[int64]bool{16 << 20: true, 256 << 20: false} {
 		c := command(t, ctr.PID, "exec dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null")
 		c.Profile.Memory = limit
-		if _, status := run(t, c); (status.Signal == unix.SIGKILL) != killed {
+		if _, status := run(t, c); (status.Signal == unix.SIGKILL) != killed || status.Memory != killed {
 			t.Errorf("64 MiB of %d bytes: status %+v", limit, status)
 		}
 	}

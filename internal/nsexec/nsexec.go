@@ -51,6 +51,7 @@ type Status struct {
 	Code   int         // exit status; 128+n where signal n ended it
 	Signal unix.Signal // the signal that ended it, or 0
 	Core   bool        // it dumped core
+	Memory bool        // it was killed, and the session had come to its limit of memory
 }
 
 // ErrLost is Wait's answer when the session was torn down from outside.

@@ -16,7 +16,7 @@ type Profile struct {
 	Name string
 
 	User            *User    // instead of the profile's own
-	CapAdd, CapDrop []string // as in Capabilities, with or without CAP_
+	CapAdd, CapDrop []string // as in Capabilities, with or without CAP_; or ALL
 	Namespaces      []string // of Namespaces, those that are joined; nil: all. The user's is always
 	Host            bool     // a target that sees the host's own files is no mistake
 	TargetCgroup    bool     // in the container's cgroups, under its limits, and not beside them
@@ -49,7 +49,10 @@ type User struct {
 // docker exec or a health check, with all of the host's capabilities still in
 // hand. The container's own processes can be traced without it, by root those
 // of root, and others by who becomes their user.
-var Profiles = []string{"general", "restricted", "netadmin", "sysadmin"}
+var Profiles = []string{"general", "restricted", "netadmin", Unconfined}
+
+// Unconfined is the profile without a seccomp filter.
+const Unconfined = "sysadmin"
 
 // Namespaces are those that a Profile may name.
 var Namespaces = []string{"mnt", "pid", "net", "ipc", "uts", "cgroup"}
@@ -69,7 +72,11 @@ const allCaps = 1<<(unix.CAP_LAST_CAP+1) - 1
 // capMask is a set of capabilities by their names.
 func capMask(names []string) (mask uint64, err error) {
 	for _, name := range names {
-		i := slices.Index(Capabilities, strings.TrimPrefix(name, "CAP_"))
+		if name == "ALL" {
+			mask |= allCaps
+			continue
+		}
+		i := slices.Index(Capabilities, strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
 		if i < 0 {
 			return 0, fmt.Errorf("nsexec: no capability is called %q", name)
 		}
@@ -153,7 +160,7 @@ func (p Profile) caps(r room) (uint64, error) {
 		return general, nil
 	case "netadmin":
 		return general | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW, nil
-	case "sysadmin":
+	case Unconfined:
 		return allCaps, nil
 	case "restricted":
 		if p.User != nil {
@@ -189,8 +196,14 @@ func (p Profile) limits() string {
 	return strings.Join(words, ", ")
 }
 
-// join leaves out the namespaces that are not to be joined.
+// ErrHostNamespaces refuses to leave a session in namespaces of the host where the
+// container has its own, unless that is meant.
+var ErrHostNamespaces = errors.New("nsexec: namespaces that are left out are the host's: say host: true, or --host, if that is meant")
+
+// join leaves out the namespaces that are not to be joined. A session stays in
+// the host's instead.
 func (p Profile) join(r *room) error {
+	theirs := r.namespaces
 	if p.Namespaces != nil {
 		set := unix.CLONE_NEWUSER | unix.CLONE_NEWTIME
 		for _, n := range namespaceNames {
@@ -200,7 +213,11 @@ func (p Profile) join(r *room) error {
 		}
 		r.namespaces &= set
 	}
-	if r.namespaces&unix.CLONE_NEWNS == 0 && !p.Host {
+	switch {
+	case p.Host:
+	case r.namespaces != theirs && theirs&^r.namespaces != unix.CLONE_NEWCGROUP: // which is but names
+		return ErrHostNamespaces
+	case r.namespaces&unix.CLONE_NEWNS == 0:
 		return ErrHost
 	}
 	return nil
@@ -208,7 +225,10 @@ func (p Profile) join(r *room) error {
 
 // confineLike has the session confined by seccomp as the container is.
 func (p Profile) confineLike(r *room) error {
-	if p.Name == "sysadmin" {
+	if p.Name == Unconfined {
+		if p.SeccompMust {
+			return errors.New("nsexec: the profile " + Unconfined + " has no seccomp filter, and seccomp: must demands one")
+		}
 		r.unconfined, r.filters = true, nil
 		return nil
 	}

@@ -103,7 +103,8 @@ func TestAProfileGivesItsPrivilegesAndNoOthers(t *testing.T) {
 		"a user":                         {plain, nsexec.Profile{User: user}, privileges{"1000:1001:27 28", caps(wake), caps(wake), "1", true}},
 		"a user, restricted":             {plain, nsexec.Profile{Name: "restricted", User: user}, privileges{"1000:1001:27 28", 0, 0, "1", true}},
 		"a user, netadmin":               {plain, nsexec.Profile{Name: "netadmin", User: user}, privileges{"1000:1001:27 28", caps(wake, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW), caps(wake, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW), "1", true}},
-		"added and dropped":              {plain, nsexec.Profile{CapAdd: []string{"SYS_PTRACE", "CAP_SYSLOG"}, CapDrop: []string{"NET_RAW"}}, privileges{"0:0:", dockerCaps&^caps(unix.CAP_NET_RAW) | caps(wake, trace, unix.CAP_SYSLOG), 0, "1", true}},
+		"added and dropped":              {plain, nsexec.Profile{CapAdd: []string{"SYS_PTRACE", "cap_syslog"}, CapDrop: []string{"NET_RAW"}}, privileges{"0:0:", dockerCaps&^caps(unix.CAP_NET_RAW) | caps(wake, trace, unix.CAP_SYSLOG), 0, "1", true}},
+		"all dropped":                    {plain, nsexec.Profile{CapDrop: []string{"ALL"}}, privileges{"0:0:", 0, 0, "1", true}},
 		"in a user namespace":            {userns, nsexec.Profile{}, privileges{"0:0:", runcCaps | caps(wake, trace), 0, "1", false}},
 		"sysadmin in a user namespace":   {userns, nsexec.Profile{Name: "sysadmin"}, privileges{"0:0:", 1<<(unix.CAP_LAST_CAP+1) - 1, 0, "1", false}},
 		"restricted in a user namespace": {userns, nsexec.Profile{Name: "restricted"}, privileges{"0:0:", runcCaps, 0, "1", false}},
@@ -119,9 +120,10 @@ func TestAProfileGivesItsPrivilegesAndNoOthers(t *testing.T) {
 func TestAProfileThatMakesNoSenseIsRefused(t *testing.T) {
 	ctr := rig.Bare(t)
 	for want, p := range map[string]nsexec.Profile{
-		`nsexec: no profile is called "root"`:        {Name: "root"},
-		`nsexec: no capability is called "SYS_ROOT"`: {CapAdd: []string{"SYS_ROOT"}},
-		nsexec.ErrHost.Error():                       {Namespaces: []string{"net"}},
+		`nsexec: no profile is called "root"`:                                               {Name: "root"},
+		`nsexec: no capability is called "SYS_ROOT"`:                                        {CapAdd: []string{"SYS_ROOT"}},
+		nsexec.ErrHostNamespaces.Error():                                                    {Namespaces: []string{"mnt", "pid", "ipc", "uts"}},
+		`nsexec: the profile sysadmin has no seccomp filter, and seccomp: must demands one`: {Name: "sysadmin", SeccompMust: true},
 	} {
 		c := command(t, ctr.PID, "true")
 		c.Profile = p
@@ -266,7 +268,7 @@ func TestOnlyTheNamedNamespacesAreJoined(t *testing.T) {
 		must(t, err)
 		c := command(t, ctr.PID, "read x")
 		c.Stdin = r
-		c.Profile.Namespaces = claim.names
+		c.Profile.Namespaces, c.Profile.Host = claim.names, claim.names != nil
 		must(t, c.Start())
 		pid := c.InitPID(t)
 		var joined []string

@@ -65,6 +65,7 @@ func (c *Cmd) start() error {
 	}
 	files.cgroup = nil // the session's, from now on
 	c.s = s
+	s.cgroup.settle(c.Profile)
 	if c.TTY != nil {
 		return c.TTY.release()
 	}
@@ -381,7 +382,8 @@ func (s *session) wait() (Status, error) {
 	}
 	w := syscall.WaitStatus(word & 0xffffffff)
 	if w.Signaled() {
-		return Status{Code: 128 + int(w.Signal()), Signal: w.Signal(), Core: w.CoreDump()}, nil
+		memory := w.Signal() == unix.SIGKILL && s.cgroup.outOfMemory()
+		return Status{Code: 128 + int(w.Signal()), Signal: w.Signal(), Core: w.CoreDump(), Memory: memory}, nil
 	}
 	return Status{Code: w.ExitStatus()}, nil
 }

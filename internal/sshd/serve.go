@@ -294,8 +294,13 @@ func (s *session) exited(e exit, target *router.Target, stopped <-chan struct{})
 	if e.err != nil {
 		return failed(label(target)+": the session was lost", audit.Reason("lost: "+e.err.Error()))
 	}
+	if e.status.Memory {
+		return ending{status: &e.status, reason: outOfMemory, words: string(outOfMemory)}
+	}
 	return ending{status: &e.status, reason: "exited"}
 }
+
+const outOfMemory audit.Reason = "the session took more than its limit of memory, and was killed"
 
 // ending is how a session ends. The zero value is a failure: a session that
 // forgets to say how it ended must not look like a success.

@@ -68,7 +68,7 @@ func TestMountedToolsAreThereForDockerExecAndNsenterAndNothingOfThemIsLeft(t *te
 				t.Errorf("status: %+v", got)
 			}
 			h.says(t, "web-1: the tools are gone", "unmount", "web-1")
-			h.says(t, "web-1: the tools are not there", "unmount", "web-1")
+			h.says(t, "web-1: no tools are there that mount has put there", "unmount", "web-1")
 			before.Same(t)
 		})
 	}

@@ -64,7 +64,7 @@ func TestWhatIsNotAllowedIsDeniedInOneSentenceAndRecordedWithTheReason(t *testin
 // which is forbidden; and then of none.
 func TestAmbiguousForbiddenAndUnknownLookTheSame(t *testing.T) {
 	d := rig.Docker(t)
-	d.Run(t, "web-1", "--label", "tier=secrets")
+	c := d.Run(t, "web-1", "--label", "tier=secrets")
 	runc := rig.Runc(t)
 	runc.Run(t, "web-1", nil)
 	h := newHost(t, d)
@@ -82,6 +82,12 @@ func TestAmbiguousForbiddenAndUnknownLookTheSame(t *testing.T) {
 	h.run(t, "alice", "web-1", "true").is(t, result{code: 255,
 		stderr: "cartsshd: web-1 may be more than one: say runc:web-1\n"}) // of docker's she hears nothing
 	h.run(t, "alice", "runc:web-1", "echo in").is(t, result{stdout: "in\n"})
+	listed := finish(t, command(program(t), "targets", "-c", h.path("config.yaml")))
+	for _, logins := range []string{" docker:web-1 " + c.ID[:12] + " docker:" + c.ID[:12] + "\n", " runc:web-1\n"} {
+		if !strings.Contains(listed.stdout, logins) {
+			t.Errorf("%q is not listed:\n%s", logins, listed.stdout)
+		}
+	}
 	runc.CLI(t, "delete", "--force", "web-1")
 	forbidden := asked("ask security")
 	d.Remove(t, "web-1")
@@ -90,6 +96,19 @@ func TestAmbiguousForbiddenAndUnknownLookTheSame(t *testing.T) {
 	ambiguous.is(t, unknown)
 	forbidden.is(t, unknown)
 	unknown.is(t, result{stderr: "cartsshd: web-1" + sentence, code: 255})
+}
+
+func TestASessionThatIsKilledForItsMemorySaysSo(t *testing.T) {
+	d := rig.Docker(t)
+	d.Run(t, "web-1")
+	h := newHost(t, d)
+	h.edit(t, "{runtime: pid}], allow: [shell]}", "{runtime: pid}], allow: [shell], terms: {memory: 32M}}")
+	h.start(t)
+	got := h.run(t, "alice", "web-1", "exec tail /dev/zero")
+	got.is(t, result{code: 255, stderr: "cartsshd: the session took more than its limit of memory, and was killed\n"})
+	if exit := h.last(t, audit.SessionClose).Exit; exit.Signal != "KILL" || exit.Reason != "the session took more than its limit of memory, and was killed" {
+		t.Errorf("recorded as %+v", exit)
+	}
 }
 
 func TestWhoMayEnterIsToldThatItIsPaused(t *testing.T) {
