@@ -171,11 +171,17 @@ func bind(image *tools, name string) error {
 // down before it is.
 func (l *ledger) place(name string) (string, error) {
 	dir, err := canonical(name)
+	if err == nil {
+		return dir, rootsOwn(dir)
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return dir, err
 	}
 	parent, err := canonical(filepath.Dir(filepath.Clean(name)))
 	if err != nil {
+		return "", err
+	}
+	if err := rootsOwn(parent); err != nil {
 		return "", err
 	}
 	dir = filepath.Join(parent, filepath.Base(name))
@@ -212,6 +218,25 @@ func mountedAt(dir string) (*mountinfo.Mount, error) {
 		}
 	}
 	return nil, nil
+}
+
+// rootsOwn fails if others than root could put something else in the place of a
+// directory, or of one above it: it would be mounted there, or unmounted.
+func rootsOwn(dir string) error {
+	for at := dir; ; at = filepath.Dir(at) {
+		var st unix.Stat_t
+		if err := unix.Lstat(at, &st); err != nil {
+			return &os.PathError{Op: "lstat", Path: at, Err: err}
+		}
+		const others = 0o022
+		open := st.Mode&others != 0 && (st.Mode&unix.S_ISVTX == 0 || at == dir)
+		if st.Uid != 0 || open {
+			return fmt.Errorf("%s: others than root may change %s: take a directory of root's", dir, at)
+		}
+		if at == "/" {
+			return nil
+		}
+	}
 }
 
 // isEmpty fails if there is something that would be out of sight.
@@ -276,6 +301,9 @@ func unbind(name string) error {
 		return nil
 	}
 	if err != nil {
+		return err
+	}
+	if err := rootsOwn(filepath.Dir(dir)); err != nil {
 		return err
 	}
 	there, err := mountedAt(dir)

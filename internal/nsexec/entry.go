@@ -30,6 +30,7 @@ const sigSetmask = 2 // SIG_SETMASK, on amd64 and arm64
 
 // A room is what must be known of a container to enter it.
 type room struct {
+	pid        int      // of its init
 	namespaces int      // CLONE_NEW* flags of those that are not our own
 	caps       uint64   // capability bounding set of its init; then, of the session
 	user       User     // of the session

@@ -152,6 +152,9 @@ func guardPlan(name string, trees int) *plan {
 	p.call("name the guard", "prctl", num("PR_SET_NAME", unix.PR_SET_NAME), str("cartsshd-guard"))
 	p.call("hide from tracers", "prctl", num("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE), lit(0))
 	p.call("leave the daemon's terminal", "setsid")
+	// Whoever started the daemon may have been in any. In a user namespace that
+	// denies setgroups(2), a session could not leave them.
+	p.call("leave the daemon's groups", "setgroups", lit(0), null)
 	p.blockSignals()
 	p.call("have children reaped", "rt_sigaction", num("SIGCHLD", uint64(unix.SIGCHLD)), raw("SIG_IGN", 1, 0, 0, 0), null, lit(8))
 	p.call("guard", "guard", num("kill", guardKill), num("trees", guardTrees), lit(uint64(trees)), str(name))

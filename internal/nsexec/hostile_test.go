@@ -144,16 +144,23 @@ func TestADevThatIsSwappedAllTheWhileLeadsNowhere(t *testing.T) {
 	}
 }
 
+// rigRoot is a root directory with busybox.
+func rigRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	must(t, os.Chmod(root, 0o755))
+	must(t, os.MkdirAll(root+"/bin", 0o755))
+	must(t, os.Mkdir(root+"/dev", 0o755))
+	program, err := os.ReadFile(need.Tool(t, "busybox", "busybox-static"))
+	must(t, err)
+	must(t, os.WriteFile(root+"/bin/busybox", program, 0o755))
+	return root
+}
+
 // A process that was given another root, in a mount namespace of its own, has no
 // mount there.
 func TestARootThatIsNoMountIsEntered(t *testing.T) {
-	box := need.Tool(t, "busybox", "busybox-static")
-	root := t.TempDir()
-	must(t, os.MkdirAll(root+"/bin", 0o755))
-	must(t, os.Mkdir(root+"/dev", 0o755))
-	program, err := os.ReadFile(box)
-	must(t, err)
-	must(t, os.WriteFile(root+"/bin/busybox", program, 0o755))
+	root := rigRoot(t)
 	cmd := exec.Command(need.Tool(t, "unshare", "util-linux"), "--mount", "--root", root, "/bin/busybox", "sh", "-c", "echo in; exec busybox sleep 1000")
 	out, err := cmd.StdoutPipe()
 	must(t, err)

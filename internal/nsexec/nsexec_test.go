@@ -92,6 +92,8 @@ func run(t testing.TB, c *nsexec.Cmd) (string, nsexec.Status) {
 }
 
 func TestMain(m *testing.M) {
+	// As whoever starts a daemon may be.
+	_ = unix.Setgroups([]int{0, 6})
 	// Makes the cgroup that all sessions are in, which stays as long as we do.
 	if err := nsexec.Check(); err != nil && os.Geteuid() == 0 {
 		fmt.Fprintln(os.Stderr, err)

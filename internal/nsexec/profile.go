@@ -22,7 +22,7 @@ type Profile struct {
 	TargetCgroup    bool     // in the container's cgroups, under its limits, and not beside them
 	Memory          int64    // of the session, in bytes; 0: no limit
 	Processes       int      // of the session; 0: no limit
-	SeccompMust     bool     // Start fails if the container's seccomp filter cannot be taken over
+	SeccompMust     bool     // Start fails if the container's seccomp filter cannot be taken over, for whatever reason
 }
 
 // User is who a session runs as, in the numbers of the container.
@@ -232,7 +232,7 @@ func (p Profile) confineLike(r *room) error {
 		r.unconfined, r.filters = true, nil
 		return nil
 	}
-	if p.SeccompMust && r.filtersErr != nil {
+	if r.filtersErr != nil && (p.SeccompMust || errors.Is(r.filtersErr, errKept)) {
 		return fmt.Errorf("nsexec: the container's seccomp filter cannot be taken over: %w", r.filtersErr)
 	}
 	return nil

@@ -2,7 +2,9 @@ package nsexec_test
 
 import (
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -12,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cartsshd/cartsshd/internal/need"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/test/rig"
 )
@@ -219,25 +222,53 @@ func TestAFilterThatTheInitCannotLiveWithIsTheCommandsAlone(t *testing.T) {
 	before.Same(t)
 }
 
-func TestAFilterThatCannotBeReadIsSaid(t *testing.T) {
+// Whoever traces the init is the only one who can; the container's root may.
+func TestAContainerCannotKeepItsFilterFromASession(t *testing.T) {
 	d := rig.Docker(t)
 	ctr := d.Run(t, "traced-init")
-	// Whoever traces it already is the only one who can.
 	stop := trace(t, ctr.PID)
 	defer stop()
-	c := command(t, ctr.PID, "true")
-	c.Profile.SeccompMust = true
-	if err := c.Start(); err == nil || !strings.Contains(err.Error(), "seccomp filter cannot be taken over") {
-		t.Errorf("%v, want a refusal", err)
+	for _, profile := range []string{"general", "restricted"} {
+		c := command(t, ctr.PID, "true")
+		c.Profile.Name = profile
+		if err := c.Start(); err == nil || !strings.Contains(err.Error(), "seccomp filter cannot be taken over") {
+			t.Errorf("%s: %v, want a refusal", profile, err)
+		}
 	}
-	c = command(t, ctr.PID, "true")
-	p, err := c.Privileges()
-	must(t, err)
-	if !strings.Contains(p.Seccomp, "not taken over") {
-		t.Errorf("it is said to be %q", p.Seccomp)
-	}
-	if out, status := run(t, c); status.Code != 0 {
+	// Any other process of the container's begins with the same.
+	d.CLI(t, "exec", "--detach", "traced-init", "sleep", "1000")
+	c := command(t, ctr.PID, "cat /proc/self/status")
+	if out, status := run(t, c); status.Code != 0 || !strings.Contains(out, "Seccomp_filters:\t2\n") {
 		t.Errorf("status %+v: %s", status, out)
+	}
+}
+
+func TestTheDaemonsGroupsAreNotTheSessions(t *testing.T) {
+	need.Tool(t, "unshare", "util-linux")
+	cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--root", rigRoot(t), "/bin/busybox", "sh", "-c", "echo in; exec busybox sleep 1000")
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid))
+	must(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(children)))
+	must(t, err)
+	c := command(t, pid, "read x")
+	r, w, err := os.Pipe()
+	must(t, err)
+	defer w.Close()
+	c.Stdin = r
+	must(t, c.Start())
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.InitPID(t)))
+	must(t, err)
+	deny, err := os.ReadFile(fmt.Sprintf("/proc/%d/setgroups", pid))
+	must(t, err)
+	if !strings.Contains(string(status), "Groups:\t \n") || string(deny) != "deny\n" {
+		t.Errorf("setgroups is %s; the session's init has\n%s", deny, status)
 	}
 }
 

@@ -30,7 +30,7 @@ func look(target *os.File) (room, *os.File, error) {
 	}
 	defer proc.close()
 
-	var r room
+	r := room{pid: pid}
 	if r.namespaces, err = proc.foreign(); err != nil {
 		return room{}, nil, gone(err)
 	}

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -86,12 +88,9 @@ func (p *procDir) filtersOf(pid int) ([]filter, error) {
 	if e.list != nil {
 		return e.list, nil
 	}
-	list, err := traceFilters(pid)
+	list, err := readFilters(pid, key.count)
 	if err != nil {
 		return nil, err
-	}
-	if strconv.Itoa(len(list)) != key.count {
-		return nil, fmt.Errorf("%d filters could be read of %s", len(list), key.count)
 	}
 	for i := range list {
 		list[i] = list[i].compact()
@@ -99,6 +98,57 @@ func (p *procDir) filtersOf(pid int) ([]filter, error) {
 	e.list = list
 	return list, nil
 }
+
+// errKept is why filters cannot be read whose container may be keeping them from
+// it: nobody may come in without them.
+var errKept = errors.New("the container may be keeping it from being read")
+
+// readFilters reads the filters of a container's init; or, as that may be traced,
+// or not stop, those of another process in its PID namespace with as many: they
+// begin with the container's own.
+func readFilters(pid int, count string) ([]filter, error) {
+	list, err := traceFilters(pid)
+	if err == nil && strconv.Itoa(len(list)) != count {
+		return nil, fmt.Errorf("%d filters could be read of %s", len(list), count)
+	}
+	if !errors.Is(err, errKept) {
+		return list, err
+	}
+	for _, other := range kin(pid, count) {
+		if list, err := traceFilters(other); err == nil && strconv.Itoa(len(list)) == count {
+			return list, nil
+		}
+	}
+	return nil, err
+}
+
+// kin lists some processes in a process's PID namespace, if that is not ours,
+// that have as many filters.
+func kin(pid int, count string) (pids []int) {
+	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	if err != nil || space == ourNamespaces()["pid"] {
+		return nil
+	}
+	dirs, _ := filepath.Glob("/proc/[1-9]*/ns/pid")
+	for _, dir := range dirs {
+		if theirs, _ := os.Readlink(dir); theirs != space {
+			continue
+		}
+		other, err := strconv.Atoi(strings.Split(dir, "/")[2])
+		if err != nil || other == pid || len(pids) == maxKin {
+			continue
+		}
+		if proc, err := openProc(other); err == nil {
+			if theirs, _ := proc.status("Seccomp_filters"); theirs == count {
+				pids = append(pids, other)
+			}
+			proc.close()
+		}
+	}
+	return pids
+}
+
+const maxKin = 8 // that are asked, each for tracePatience at most
 
 // traceFilters is for a thread that does nothing else and ends with it. Then
 // the kernel lets go of the process, whatever has happened.
@@ -112,6 +162,9 @@ func traceFilters(pid int) (list []filter, err error) {
 
 func seizeFilters(pid int) (list []filter, err error) {
 	if err := seize(pid); err != nil {
+		if err == unix.EPERM {
+			err = fmt.Errorf("%w: somebody traces it already: %w", errKept, err)
+		}
 		return nil, fmt.Errorf("trace process %d: %w", pid, err)
 	}
 	if err := unix.PtraceInterrupt(pid); err != nil {
@@ -166,7 +219,7 @@ func awaitStop(pid int) (sig unix.Signal, err error) {
 		}
 		time.Sleep(min(wait, 10*time.Millisecond))
 	}
-	return 0, fmt.Errorf("process %d does not stop", pid)
+	return 0, fmt.Errorf("process %d does not stop: %w", pid, errKept)
 }
 
 func detach(pid int, sig unix.Signal) error {

@@ -121,7 +121,7 @@ func (c *Cmd) survey() (room, *os.File, error) {
 		root, err = openPath("/") // its root is in a namespace that is not joined
 	}
 	if err == nil {
-		r.top, err = topOf(root)
+		r.top, err = topInTime(r.pid, root)
 	}
 	if err != nil {
 		root.Close()

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,6 +28,69 @@ type entry struct {
 const maxTop = 48
 
 const noSymlinks = unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+
+// A look at a container's root may never come back: it may be a FUSE of its own.
+// The threads that wait there cannot be called back either, so each container may
+// keep few of them waiting.
+const (
+	lookPatience = 2 * time.Second
+	lookSlots    = 4
+)
+
+var looks = struct {
+	sync.Mutex
+	waiting map[int]int // by the container's process
+}{waiting: map[int]int{}}
+
+// topInTime is topOf, and gives up in time.
+func topInTime(pid int, root *os.File) ([]entry, error) {
+	if !enterLook(pid) {
+		return nil, hangs
+	}
+	own, err := unix.FcntlInt(uintptr(rawFD(root)), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		leaveLook(pid)
+		return nil, &JoinError{Step: "look at the container's root", Err: err}
+	}
+	type answer struct {
+		top []entry
+		err error
+	}
+	answers := make(chan answer, 1)
+	go func() { // which nobody waits for when the time is over
+		defer leaveLook(pid)
+		dir := os.NewFile(uintptr(own), "root")
+		defer dir.Close()
+		top, err := topOf(dir)
+		answers <- answer{top, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.top, a.err
+	case <-time.After(lookPatience):
+		return nil, hangs
+	}
+}
+
+var hangs = &JoinError{Step: "look at the container's root", Err: errors.New("its file system does not answer")}
+
+func enterLook(pid int) bool {
+	looks.Lock()
+	defer looks.Unlock()
+	if looks.waiting[pid] >= lookSlots {
+		return false
+	}
+	looks.waiting[pid]++
+	return true
+}
+
+func leaveLook(pid int) {
+	looks.Lock()
+	defer looks.Unlock()
+	if looks.waiting[pid]--; looks.waiting[pid] == 0 {
+		delete(looks.waiting, pid)
+	}
+}
 
 // topOf returns what is in a root that has no directory /dev; nothing if it has
 // one. Names and links are the container's: they are used as names and links.
@@ -76,6 +141,9 @@ func entryOf(dir *os.File, name string) (entry, error) {
 		e.kind = os.ModeSymlink
 		link := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(rawFD(dir), name, link)
+		if err == unix.EINVAL {
+			err = unix.ENOENT // it was a link a moment ago
+		}
 		if err != nil {
 			return entry{}, err
 		}
@@ -140,7 +208,7 @@ func (p *plan) lift(r room) {
 			continue
 		}
 		p.call("mount /"+e.name, "move_mount", p.result(trees[e.name]), str(""), num("top", fdTop), str(e.name), emptyFrom)
-		p.may(unix.EBADF, unix.ENOTDIR) // gone, or another now
+		p.may(unix.EBADF, unix.ENOTDIR, unix.EINVAL) // gone, or another now
 	}
 	p.call("fchdir to the root", "fchdir", num("top", fdTop))
 	p.call("chroot to the root", "chroot", str("."))

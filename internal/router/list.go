@@ -20,7 +20,7 @@ func (t *Table) List(ctx context.Context) ([]Listed, []error) {
 	q := newInquiry(t)
 	matches, failures := q.ask(ctx, q.Runtimes, everything)
 	// Who has said all that it knows need not be asked for each login.
-	said := &Table{Runtimes: q.said(matches), Timeout: t.Timeout}
+	said := &Table{Runtimes: q.said(matches), Timeout: t.Timeout, hostToo: t.hostToo}
 	var list []Listed
 	for _, m := range merge(slices.DeleteFunc(matches, func(m Match) bool { return !q.confirmed(m) })) {
 		if q.taken(m) != nil {

@@ -48,20 +48,13 @@ func (d *onDisk) each(ctx context.Context, ask func(*stateDir) ([]Found, error))
 	})
 }
 
-// Verify compares the process's cgroup with that of the file, and wants it to
-// have files of its own. When it was started is compared by the Table.
+// Verify compares the process's cgroup with that of the file. When it was started,
+// and whether it has files of its own, is asked by the Table.
 func (d *onDisk) Verify(f Found) error {
 	if len(f.cgroups) == 0 && f.Start == 0 {
 		return fmt.Errorf("nothing tells whether process %d is its", f.PID)
 	}
-	if err := inClaimed(f.PID, f.cgroups); err != nil {
-		return err
-	}
-	host, err := onHost(f.PID)
-	if err == nil && host {
-		err = errors.New("sees the host's files, and is no container")
-	}
-	return err
+	return inClaimed(f.PID, f.cgroups)
 }
 
 // ociConfig is what we read of an OCI runtime configuration, config.json; see

@@ -34,6 +34,7 @@ type Podman struct {
 	root, run string
 	users     string // directory of the users' run-time directories
 	engine    *Docker
+	theirDisk patience // with what belongs to users, who may make it hang
 	disk      patience
 
 	mu     sync.Mutex
@@ -46,7 +47,7 @@ type Podman struct {
 func NewPodman(socket, root, run, users string) *Podman {
 	return &Podman{
 		root: root, run: run, users: users,
-		engine: NewDocker(socket, ""),
+		engine: NewDocker(socket, ""), theirDisk: newPatience(users),
 		disk:   newPatience(root),
 		labels: map[string]map[string]string{},
 	}
@@ -81,7 +82,7 @@ func (p *Podman) Find(ctx context.Context, id string) ([]Found, error) {
 // List returns the containers that run.
 func (p *Podman) List(ctx context.Context) ([]Found, error) {
 	found, err := p.disk.ask(ctx, p.stored)
-	users, errUsers := p.disk.ask(ctx, p.everybodys)
+	users, errUsers := p.theirDisk.ask(ctx, p.everybodys)
 	return append(p.labelled(ctx, living(found)), living(users)...), errors.Join(err, errUsers)
 }
 
@@ -281,7 +282,7 @@ func (p *Podman) rootless(ctx context.Context, user, name string) ([]Found, erro
 	if !plain(user) || !plain(name) {
 		return nil, nil
 	}
-	return p.disk.ask(ctx, func() ([]Found, error) {
+	return p.theirDisk.ask(ctx, func() ([]Found, error) {
 		owner, err := userByName(user)
 		if err != nil {
 			return nil, nil // nobody is called so
@@ -310,6 +311,9 @@ func (p *Podman) theirs(u owner) ([]Found, error) {
 	return rootlessIn(u, home, run)
 }
 
+// maxTheirs is how many containers of one user are looked at.
+const maxTheirs = 200
+
 func rootlessIn(u owner, home, run *os.File) ([]Found, error) {
 	storage, err := openBelow(home, ".local/share/containers/storage")
 	if absent(err) {
@@ -328,6 +332,7 @@ func rootlessIn(u owner, home, run *os.File) ([]Found, error) {
 	}
 	defer state.Close()
 	entries, err := storedIn(storage)
+	entries = entries[:min(len(entries), maxTheirs)]
 	var found []Found
 	for _, e := range entries {
 		found = append(found, u.container(e, state))

@@ -145,6 +145,9 @@ func inCgroupOf(pid int, id string) error {
 		return err
 	}
 	for _, path := range paths {
+		if strings.HasPrefix(path, "/user.slice/") {
+			continue // a user's own to name
+		}
 		if ids := foreignIDs(path); len(ids) > 0 && ids[0] == id {
 			return nil
 		}

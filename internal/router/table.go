@@ -17,6 +17,8 @@ type Table struct {
 
 	// Timeout of one question to one runtime; 3 s if zero.
 	Timeout time.Duration
+
+	hostToo bool // a seam for tests, whose own process stands for a container's
 }
 
 // Resolve finds the one container that ref means, and pins it. The error is

@@ -40,7 +40,7 @@ func container(name, prefix string) Found {
 
 func resolve(t *testing.T, login string, runtimes ...Runtime) (*Target, error) {
 	t.Helper()
-	return resolveBy(t, &Table{Runtimes: runtimes, Timeout: 100 * time.Millisecond}, login)
+	return resolveBy(t, &Table{Runtimes: runtimes, Timeout: 100 * time.Millisecond, hostToo: true}, login)
 }
 
 func resolveBy(t *testing.T, table *Table, login string) (*Target, error) {
@@ -159,13 +159,13 @@ func TestAHungRuntimeHoldsUpNoOthersContainers(t *testing.T) {
 	docker := hung{book{name: "docker"}}
 	lxc := book{name: "lxc", found: []Found{{ID: "web-1", Name: "web-1", PID: os.Getpid()}}}
 	began := time.Now()
-	target, err := resolveBy(t, &Table{Runtimes: []Runtime{docker, lxc}}, "web-1")
+	target, err := resolveBy(t, &Table{Runtimes: []Runtime{docker, lxc}, hostToo: true}, "web-1")
 	if took := time.Since(began); err != nil || took > time.Second || len(target.Warnings) != 1 {
 		t.Errorf("got %+v, %v after %v", target, err, took)
 	}
 	// A process is not meant for sure while somebody may have called a container so.
 	began = time.Now()
-	table := &Table{Runtimes: []Runtime{docker, digits("4711")}, Timeout: 2 * grace}
+	table := &Table{Runtimes: []Runtime{docker, digits("4711")}, Timeout: 2 * grace, hostToo: true}
 	if _, err := resolveBy(t, table, "4711"); err == nil || time.Since(began) < 2*grace {
 		t.Errorf("digits: got %v after %v", err, time.Since(began))
 	}

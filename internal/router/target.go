@@ -137,12 +137,20 @@ func (q *inquiry) verify(m Match, process *os.File) (*Target, error) {
 	}, nil
 }
 
-// confirm asks the kernel whether m's PID is m's.
+// confirm asks the kernel whether m's PID is m's. Whatever a runtime says, a
+// process that sees the host's files is no container.
 func (q *inquiry) confirm(m Match, s stat) error {
 	if m.Start != 0 && m.Start != s.started {
 		return fmt.Errorf("process %d is another by now", m.PID)
 	}
-	return q.named(m.Runtime)[0].Verify(m.Found)
+	if err := q.named(m.Runtime)[0].Verify(m.Found); err != nil || m.Runtime == pidRuntime {
+		return err
+	}
+	host, err := onHost(m.PID)
+	if err == nil && host && !q.hostToo {
+		err = errors.New("sees the host's files, and is no container")
+	}
+	return err
 }
 
 func endedError(m Match) error {
