@@ -123,7 +123,7 @@ func (l *Lxc) pid(name string) int {
 // kill ends a container whatever a test has done to its monitor.
 func (l *Lxc) kill(name string) {
 	for _, pid := range processes() {
-		if startTime(pid) != "" && inCgroup(pid, "lxc.payload."+name) && sameFile(fmt.Sprintf("/proc/%d/root", pid), l.Path+"/"+name+"/rootfs") {
+		if startTime(pid) != "" && sameFile(fmt.Sprintf("/proc/%d/root", pid), l.Path+"/"+name+"/rootfs") {
 			unix.Kill(pid, unix.SIGKILL)
 		}
 	}
@@ -145,11 +145,6 @@ func parentOf(pid int) int {
 		}
 	}
 	return 0
-}
-
-func inCgroup(pid int, dir string) bool {
-	table, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	return strings.Contains(string(table), "/"+dir+"\n")
 }
 
 func sameFile(a, b string) bool {
