@@ -211,15 +211,24 @@ func TestPIDsOfFilesAreAnswerableToTheKernel(t *testing.T) {
 	need.Root(t)
 	own := os.Getpid()
 	for name, f := range map[string]Found{
-		"nothing to tell by":  {ID: "x", PID: own},
-		"another cgroup":      {ID: "x", PID: own, cgroups: []string{"/default/x"}},
-		"the root":            {ID: "x", PID: own, cgroups: []string{"/"}},
-		"no cgroup":           {ID: "x", PID: own, cgroups: []string{""}},
-		"the host's own init": {ID: "x", PID: 1, Start: 1},
+		"nothing to tell by": {ID: "x", PID: own},
+		"another cgroup":     {ID: "x", PID: own, cgroups: []string{"/default/x"}},
+		"the root":           {ID: "x", PID: own, cgroups: []string{"/"}},
+		"no cgroup":          {ID: "x", PID: own, cgroups: []string{""}},
 	} {
 		if err := NewRunc("/nonexistent").Verify(f); err == nil {
 			t.Errorf("%s: believed", name)
 		}
+	}
+}
+
+// Whatever its runtime takes it for.
+func TestWhatSeesTheHostsFilesIsNoContainer(t *testing.T) {
+	need.Root(t)
+	believed := book{name: "lxc", found: []Found{container("web-1", "1111")}} // our own process
+	_, err := resolveBy(t, &Table{Runtimes: []Runtime{believed}}, "web-1")
+	if err == nil || !strings.Contains(err.Error(), "sees the host's files, and is no container") {
+		t.Errorf("got %v", err)
 	}
 }
 
