@@ -72,7 +72,7 @@ func withoutDashes(words []string) []string {
 
 // commandLine is the command that was given, or the shell.
 func commandLine(words []string) (path string, argv []string) {
-	if words = withoutDashes(words); len(words) > 0 {
+	if len(words) > 0 {
 		return words[0], words
 	}
 	return "bash", shellArgs
@@ -232,14 +232,7 @@ type entered struct {
 
 // prepare completes the command, with a mount of the tools of its own.
 func (v *visit) prepare() (done func(), err error) {
-	userns, err := nsexec.Userns(v.target.Process)
-	if err != nil {
-		return nil, err
-	}
-	if userns != nil {
-		defer userns.Close()
-	}
-	mount, err := v.image.Mount(userns)
+	mount, err := v.image.mountFor(v.target)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/cartsshd/cartsshd/internal/audit"
 	"github.com/cartsshd/cartsshd/internal/config"
@@ -59,6 +60,18 @@ func openFirst(cfg *config.Config, v *verbosity) (*tools, error) {
 	return image, nil
 }
 
+// mountFor is a mount whose files are those of the container's root.
+func (t *tools) mountFor(target *router.Target) (*os.File, error) {
+	userns, err := nsexec.Userns(target.Process)
+	if err != nil {
+		return nil, err
+	}
+	if userns != nil {
+		defer userns.Close()
+	}
+	return t.Mount(userns)
+}
+
 // attach puts the tools where the container sees them, for somebody who wants
 // them there. They may be there already, for somebody else.
 func attach(target *router.Target, image *tools, want func(*mounted)) (already bool, err error) {
@@ -67,14 +80,7 @@ func attach(target *router.Target, image *tools, want func(*mounted)) (already b
 		return false, err
 	}
 	defer l.close()
-	userns, err := nsexec.Userns(target.Process)
-	if err != nil {
-		return false, err
-	}
-	if userns != nil {
-		defer userns.Close()
-	}
-	mount, err := image.Mount(userns)
+	mount, err := image.mountFor(target)
 	if err != nil {
 		return false, err
 	}

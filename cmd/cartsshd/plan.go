@@ -29,7 +29,7 @@ func (c planCmd) Run(out io.Writer) error {
 	}
 	defer target.Close()
 	cmd := &nsexec.Cmd{ID: "SESSION", Target: target.Process, Profile: profile, Env: nsexec.Environ()}
-	cmd.Path, cmd.Args = commandLine(c.Cmd)
+	cmd.Path, cmd.Args = commandLine(withoutDashes(c.Cmd))
 	plan, err := cmd.Plan()
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -71,11 +70,8 @@ func startedByRoot(pid int) error {
 }
 
 func parentOf(pid int) (int, error) {
-	field, err := statusField(pid, "PPid")
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(field)
+	stat, err := readStat(pid)
+	return stat.parent, err
 }
 
 // usersOwner returns the host's uid of who has made the user namespace that a
