@@ -87,6 +87,7 @@ func TestWithoutADirectoryDevTheSessionHasARootOfItsOwn(t *testing.T) {
 		"symlink": "umount -l /dev; rmdir /dev; mkdir /tmp/x; ln -s /tmp/x /dev",
 		"file":    "umount -l /dev; rmdir /dev; : >/dev",
 		"fifo":    "umount -l /dev; rmdir /dev; mkfifo /dev",
+		"device":  "umount -l /dev; rmdir /dev; mknod /dev c 1 3",
 		"missing": "umount -l /dev; rmdir /dev",
 		"full of odd names": `umount -l /dev; rmdir /dev; mkfifo /pipe "/a b"; ln -s /proc/1/root/ /loop; : >"/new
 line"`,
