@@ -138,6 +138,11 @@ func (s *site) attach(tools *os.File, making func(Made) error) error {
 	// The shell of their system(3), as sessions have it (see devLinks). Where
 	// it cannot be made, some of them start no other program.
 	_ = writable(dev, func(dir int) error { return unix.Symlinkat(shell, dir, "sh") })
+	// Not before: making it has waited for a rename(2) in /dev that was under way
+	// when the mount came. Any later one finds a mount point, and is refused.
+	if err := s.stays(tools); err != nil {
+		return errors.Join(err, s.takeAway(made))
+	}
 	return nil
 }
 
@@ -270,8 +275,7 @@ func isAttached(dir *os.File) bool {
 	return unix.Fstatfs(rawFD(dir), &fs) == nil && fs.Flags&mustFlags == mustFlags
 }
 
-// move mounts the tools on a directory. The container may have moved that
-// elsewhere meanwhile: then they are not where anybody looks for them.
+// move mounts the tools on a directory.
 func (s *site) move(tools, dir *os.File) error {
 	if err := unix.MountSetattr(rawFD(tools), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attachedAttr}); err != nil {
 		return &JoinError{Step: "mark the mount", Err: err}
@@ -280,6 +284,12 @@ func (s *site) move(tools, dir *os.File) error {
 	if err != nil {
 		return &JoinError{Step: "mount /dev/crashcart", Err: err}
 	}
+	return nil
+}
+
+// stays takes the tools away again if the container has moved the directory
+// elsewhere meanwhile: they are not where anybody looks for them.
+func (s *site) stays(tools *os.File) error {
 	if s.isThere(tools) {
 		return nil
 	}
