@@ -52,10 +52,26 @@ type Person struct {
 	Key    string   `json:"key,omitempty"`  // SHA256 fingerprint
 	Groups []string `json:"groups,omitempty"`
 
+	Certificate *Certificate `json:"certificate,omitempty"` // nil: a plain key
+
 	// Of who did it at the host itself.
 	UID      *int   `json:"uid,omitempty"`
 	LoginUID *int   `json:"login_uid,omitempty"` // as the kernel remembers it over su and sudo (pam_loginuid(8))
 	SudoUser string `json:"sudo_user,omitempty"` // as sudo says
+}
+
+// Certificate is the SSH user certificate that somebody signed in with.
+type Certificate struct {
+	KeyID     string `json:"key_id,omitempty"`
+	Serial    uint64 `json:"serial,omitempty"`
+	Authority string `json:"authority"` // SHA256 fingerprint of the key that signed it
+}
+
+// Approver is somebody who let a session begin that waited for it.
+type Approver struct {
+	Name string `json:"name"`
+	Key  string `json:"key"` // SHA256 fingerprint
+	How  string `json:"how"` // in words: signed in, or by a signature
 }
 
 // Client is where they did it from.
@@ -115,6 +131,10 @@ type Meta struct {
 	Rule    string `json:"rule"`
 	Profile string `json:"profile,omitempty"`
 
+	Reason     string     `json:"reason,omitempty"` // that the person gave for it
+	Approvers  []Approver `json:"approvers,omitempty"`
+	BreakGlass string     `json:"break_glass,omitempty"` // "yes" of emergency access
+
 	Privileges *Privileges `json:"privileges,omitempty"`
 
 	Kind    string   `json:"kind"` // shell, exec; at the host also mount, unmount, bind, unbind
@@ -133,9 +153,12 @@ type Event struct {
 	Login   string  `json:"login,omitempty"`
 	Target  *Target `json:"target,omitempty"`
 	Rule    string  `json:"rule,omitempty"`
+	Reason  string  `json:"reason,omitempty"` // that the person gave
 	Command string  `json:"command,omitempty"`
 	Tools   string  `json:"tools,omitempty"`
 	Detail  string  `json:"detail,omitempty"` // why, in words
+
+	Approvers []Approver `json:"approvers,omitempty"`
 }
 
 // Reason is why a session ended, in plain words: "exited", "client left",
@@ -173,9 +196,12 @@ func (e Event) record() (*Record, error) {
 		Login:   e.Login,
 		Target:  e.Target,
 		Rule:    e.Rule,
+		Reason:  e.Reason,
 		Command: e.Command,
 		Tools:   e.Tools,
 		Detail:  e.Detail,
+
+		Approvers: e.Approvers,
 	}, nil
 }
 
@@ -222,6 +248,9 @@ func opening(id string, m Meta) Record {
 		Target:     target,
 		Rule:       m.Rule,
 		Profile:    m.Profile,
+		Reason:     m.Reason,
+		Approvers:  m.Approvers,
+		BreakGlass: m.BreakGlass,
 		Privileges: m.Privileges,
 		Kind:       m.Kind,
 		Command:    m.Command,

@@ -67,7 +67,7 @@ func fields(typ reflect.Type, prefix string) (names []string) {
 		f := typ.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		inner := f.Type
-		if inner.Kind() == reflect.Pointer {
+		for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
 			inner = inner.Elem()
 		}
 		if inner.Kind() == reflect.Struct && inner != reflect.TypeFor[time.Time]() {

@@ -20,10 +20,17 @@ const (
 	ConnectionRefused = "connection.refused"
 	SigninOK          = "signin.ok"
 	SigninFailed      = "signin.failed"
+	SessionWaiting    = "session.waiting"
+	SessionApproved   = "session.approved"
 	SessionDenied     = "session.denied"
 	SessionOpen       = "session.open"
 	SessionClose      = "session.close"
 	RequestRefused    = "request.refused"
+	BreakGlass        = "alarm.break_glass"
+	GrantAdded        = "grant.added"
+	GrantEnded        = "grant.ended"
+	LockAdded         = "lock.added"
+	LockEnded         = "lock.ended"
 
 	JournalOpen  = "journal.open"
 	JournalTorn  = "journal.torn"
@@ -56,6 +63,10 @@ type Record struct {
 	Target  *Target   `json:"target,omitempty"`
 	Rule    string    `json:"rule,omitempty"`
 	Profile string    `json:"profile,omitempty"`
+
+	Reason     string     `json:"reason,omitempty"` // that the person gave
+	Approvers  []Approver `json:"approvers,omitempty"`
+	BreakGlass string     `json:"break_glass,omitempty"`
 
 	Privileges *Privileges `json:"privileges,omitempty"` // of session.open only
 

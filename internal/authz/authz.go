@@ -5,6 +5,8 @@
 package authz
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -12,45 +14,105 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
+// Credential is what somebody has proved to hold: a plain key or a certificate,
+// and from where and when.
+type Credential struct {
+	Key  ssh.PublicKey // or *ssh.Certificate
+	From netip.Addr
+	Time time.Time
+}
+
 // Subject is a person who has proved a key. The zero Subject is nobody.
 type Subject struct {
-	Person string
-	Groups []string
+	Person     string // of a certificate that is no person's of the policy: its principal
+	Groups     []string
+	Principals []string // of the certificate: those that its authority may speak for
+	Key        Key      // that was proved; of a certificate, the key in it
+	Hardware   bool     // the key lives in a hardware token (sk-…)
+	TOTP       string   // the name of the secret for one-time passwords; empty: they have none
+
+	Certificate *Certificate // nil: a plain key
+	Bounds      Bounds
+	Until       time.Time // from when on they are nobody; zero: no end is known
+}
+
+// Certificate is what the record has of an SSH user certificate.
+type Certificate struct {
+	KeyID     string
+	Serial    uint64
+	Authority string // SHA256 fingerprint of the key that signed it
+}
+
+// Bounds are what a key itself may not be used for, whatever the rules allow:
+// options of authorized_keys(5), critical options and extensions of certificates.
+type Bounds struct {
+	Command      string // the only one, run in place of what is asked for; empty: any
+	NoPTY        bool
+	NoForwarding bool // neither forward nor reverse
+	NoAgent      bool
 }
 
 // Target is what the policy may know of a container. A process that is in no
 // container (runtime "pid") has neither name nor image nor labels.
 type Target struct {
 	Runtime, ID, Name, Image string
+	Namespace, Pod           string // of Kubernetes
 	Labels                   map[string]string
 	Host                     bool // it sees the host's own files
+	Facts                    Facts
+}
+
+// Facts are what the kernel says of a target.
+type Facts struct {
+	Privileged bool // all capabilities, and no seccomp filter
+	HostPID    bool // it is in the host's PID namespace
+	HostNet    bool // it is in the host's network namespace
 }
 
 // Kind is what a person asks to do.
 type Kind string
 
-// The kinds of request.
+// The kinds of request. What else a Request says of them, see there.
 const (
-	Shell Kind = "shell"
-	Exec  Kind = "exec"
+	Shell   Kind = "shell"
+	Exec    Kind = "exec"
+	Forward Kind = "forward" // a connection from the container's side, ssh -L
+	Reverse Kind = "reverse" // a listener on the container's side, ssh -R
+	Agent   Kind = "agent"
+	Env     Kind = "env" // a variable that clients may not set otherwise
+	SFTP    Kind = "sftp"
+	SCP     Kind = "scp"
+	Rsync   Kind = "rsync"
+	Join    Kind = "join" // somebody's running session
+	Kill    Kind = "kill" // the same
+	Play    Kind = "play" // a recording
+)
+
+// The directions of transfers, as seen from the client.
+const (
+	Up   = "up"
+	Down = "down"
 )
 
 // Request is one question.
 type Request struct {
-	Target  Target
-	Kind    Kind
-	Command string // of an exec, as the client sent it
-	Time    time.Time
-	From    netip.Addr
+	Target     Target
+	BreakGlass bool // the login was spelt breakglass+NAME
+	Kind       Kind
+	Command    string // of an exec, as the client sent it
+	Object     string // of forward and reverse HOST:PORT; of env the name; of transfers Up or Down
+	Time       time.Time
+	From       netip.Addr
 }
 
 // Decision is the answer. The zero value denies.
 type Decision struct {
-	Allow bool
-	Rule  string   // the rule that decided; empty if none matched
-	Why   string   // for the record, never for the person denied
-	Argv  []string // an exec that must run without a shell, split; nil: the shell runs it
-	Terms Terms
+	Allow   bool
+	Rule    string   // the rule that decided, or "grant ID"; empty if none matched
+	Why     string   // for the record, never for the person denied
+	Command string   // what an exec runs: the request's, or the one that the key is bound to
+	Argv    []string // of an exec that must run without a shell: Command, split; nil: the shell runs it
+	Terms   Terms
 }
 
 // Policy is who may do what. A nil *Policy knows nobody and denies everything.
@@ -72,14 +134,18 @@ type rule struct {
 	terms    Terms
 }
 
-// Identify returns the person whose key this is.
-func (p *Policy) Identify(key ssh.PublicKey) (Subject, bool) {
-	if p == nil || key == nil {
-		return Subject{}, false
+// Identify returns the person who holds a credential. The error says, for the
+// record, why it is nobody's.
+func (p *Policy) Identify(c Credential) (Subject, error) {
+	if p == nil || c.Key == nil {
+		return Subject{}, errors.New("there is no policy")
 	}
-	who, ok := p.people[string(key.Marshal())]
+	who, ok := p.people[string(c.Key.Marshal())]
+	if !ok {
+		return Subject{}, fmt.Errorf("%s is nobody's key", ssh.FingerprintSHA256(c.Key))
+	}
 	who.Groups = slices.Clone(who.Groups)
-	return who, ok
+	return who, nil
 }
 
 // Images returns what the rules demand of the tools (Terms.Image), each once, in

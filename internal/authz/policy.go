@@ -1,23 +1,13 @@
 package authz
 
 import (
-	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cartsshd/cartsshd/internal/strictyaml"
 )
-
-// People are the persons of a policy, as its file has them.
-type People map[Name]strictyaml.At[Person]
-
-// Person is who may sign in.
-type Person struct {
-	Keys   strictyaml.At[[]strictyaml.At[Key]] `yaml:"keys"`
-	Groups []Name                              `yaml:"groups"`
-}
 
 // Rules are the rules of a policy in their order, as its file has them.
 type Rules []strictyaml.At[Rule]
@@ -58,26 +48,6 @@ func (p *Permission) UnmarshalStrict(n *strictyaml.Node) {
 	}
 }
 
-// Name names a person, a group or a rule. It is ASCII, so that no two names
-// look alike.
-type Name string
-
-// UnmarshalText implements [encoding.TextUnmarshaler].
-func (n *Name) UnmarshalText(text []byte) error {
-	if !isName(string(text)) {
-		return fmt.Errorf("%.80q is no name: that is a letter or digit, then letters, digits and . _ @ + -, at most 64", text)
-	}
-	*n = Name(text)
-	return nil
-}
-
-func isName(s string) bool {
-	const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-	return s != "" && len(s) <= 64 &&
-		strings.IndexByte(alphanumeric, s[0]) >= 0 &&
-		strings.Trim(s, alphanumeric+"._@+-") == ""
-}
-
 // Known is what rules may name besides people.
 type Known struct {
 	Profiles     []string // at least one; the first is for rules that name none
@@ -85,16 +55,24 @@ type Known struct {
 	Images       []string
 	Capabilities []string // without CAP_
 	Namespaces   []string
-	Unconfined   []string           // profiles without a seccomp filter
-	User         func(string) error // what is wrong with a user; nil: nothing is a user
+	Unconfined   []string                             // profiles without a seccomp filter
+	User         func(string) error                   // what is wrong with a user; nil: nothing is a user
+	Read         func(path string) ([]byte, error)    // a file that the policy names; nil: there are none
+	Zone         func(string) (*time.Location, error) // a time zone by its name; nil: there are none
+}
+
+// Document is a policy as its file has it.
+type Document struct {
+	People People
+	Rules  Rules
 }
 
 // New makes a policy of what a file says. The error is of type
 // [strictyaml.Problems] and has all that decoding could not see.
-func New(people People, rules Rules, known Known) (*Policy, error) {
+func New(d Document, known Known) (*Policy, error) {
 	c := compiler{known: known, groups: map[string]bool{}, lines: map[Name]int{}}
-	policy := &Policy{people: c.people(people)}
-	for _, r := range rules {
+	policy := &Policy{people: c.people(d.People)}
+	for _, r := range d.Rules {
 		policy.rules = append(policy.rules, c.rule(r))
 	}
 	if err := c.problems.Err(); err != nil {
@@ -113,47 +91,6 @@ type compiler struct {
 
 func (c *compiler) problemf(at strictyaml.Pos, format string, args ...any) {
 	c.problems = append(c.problems, at.Problemf(format, args...))
-}
-
-func (c *compiler) people(people People) map[string]Subject {
-	c.persons = people
-	byKey := make(map[string]Subject, len(people))
-	lines := make(map[string]int, len(people))
-	for _, name := range c.inOrder() {
-		who := Subject{Person: string(name), Groups: c.groupsOf(people[name].Value)}
-		keys := people[name].Value.Keys
-		if missing(keys) || emptyList(keys) {
-			c.problemf(people[name].Pos, "%s has no key: write keys: [ssh-ed25519 AAAA…]", name)
-		}
-		for _, key := range keys.Value {
-			if key.Value == "" {
-				continue // told while decoding
-			}
-			if owner, ok := byKey[string(key.Value)]; ok {
-				c.problemf(key.Pos, "key is %s's already (line %d): a key is one person's, once", owner.Person, lines[string(key.Value)])
-				continue
-			}
-			byKey[string(key.Value)], lines[string(key.Value)] = who, key.Line
-		}
-	}
-	return byKey
-}
-
-// inOrder returns the names in the order of the file.
-func (c *compiler) inOrder() []Name {
-	return slices.SortedFunc(maps.Keys(c.persons), func(a, b Name) int {
-		p, q := c.persons[a].Pos, c.persons[b].Pos
-		return cmp.Or(cmp.Compare(p.Line, q.Line), cmp.Compare(p.Column, q.Column), cmp.Compare(a, b))
-	})
-}
-
-func (c *compiler) groupsOf(p Person) []string {
-	var groups []string
-	for _, g := range p.Groups {
-		groups = append(groups, string(g))
-		c.groups[string(g)] = true
-	}
-	return groups
 }
 
 func (c *compiler) rule(at strictyaml.At[Rule]) rule {

@@ -145,7 +145,7 @@ func trusted(path string, info os.FileInfo) error {
 func parse(name, dir string, data []byte) (*Config, error) {
 	c := defaults()
 	unread := strictyaml.Decode(name, data, c)
-	policy, unwise := authz.New(c.People, c.Rules, c.known())
+	policy, unwise := authz.New(authz.Document{People: c.People, Rules: c.Rules}, c.known())
 	if err := strictyaml.Join(unread, unwise); err != nil {
 		return nil, err
 	}

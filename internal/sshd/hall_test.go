@@ -123,7 +123,7 @@ rules:
 	if err := strictyaml.Decode("policy", []byte(text), &file); err != nil {
 		h.t.Fatal(err)
 	}
-	p, err := authz.New(file.People, file.Rules, authz.Known{Profiles: []string{"general"}, Runtimes: []string{"docker", "pid"}, Images: []string{"a", "b"}})
+	p, err := authz.New(authz.Document{People: file.People, Rules: file.Rules}, authz.Known{Profiles: []string{"general"}, Runtimes: []string{"docker", "pid"}, Images: []string{"a", "b"}})
 	if err != nil {
 		h.t.Fatal(err)
 	}

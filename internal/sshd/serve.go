@@ -23,9 +23,9 @@ import (
 func (s *session) serve(ctx context.Context, ask ask) ending {
 	// The key was proved for the connection. Whose it is may have changed since.
 	policy := s.server.Policy()
-	who, known := policy.Identify(s.key)
-	if !known {
-		return s.deny(ask, who, nil, authz.Decision{Why: "the key is nobody's any more"})
+	who, err := policy.Identify(authz.Credential{Key: s.key, From: s.conn.from, Time: time.Now()})
+	if err != nil {
+		return s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
 	}
 	target, err := s.resolve(ctx)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 
 	"github.com/cartsshd/cartsshd/internal/audit"
+	"github.com/cartsshd/cartsshd/internal/authz"
 )
 
 // What is offered, in x/crypto's words. Of each kind the client's first choice
@@ -128,9 +129,9 @@ func (c *conn) offered(meta gossh.ConnMetadata, key gossh.PublicKey) (*gossh.Per
 
 // verified decides, once the client has shown that the key is its own.
 func (c *conn) verified(meta gossh.ConnMetadata, key gossh.PublicKey, _ *gossh.Permissions, _ string) (*gossh.Permissions, error) {
-	who, ok := c.server.Policy().Identify(key)
-	if !ok {
-		return nil, fmt.Errorf("%s is nobody's key", gossh.FingerprintSHA256(key))
+	who, err := c.server.Policy().Identify(authz.Credential{Key: key, From: c.from, Time: time.Now()})
+	if err != nil {
+		return nil, err
 	}
 	c.signin.key = key
 	c.signin.person = &audit.Person{Name: who.Person, Key: gossh.FingerprintSHA256(key), Groups: who.Groups}
