@@ -189,6 +189,44 @@ func (p *Policy) Decide(who Subject, what Request) Decision {
 	return Decision{Why: "no rule matches"}
 }
 
+// Asks returns the terms of the rule that would decide, whatever is to be done to
+// the target, so that what they ask for can be asked at sign-in. They are zero
+// if the answer can only be no.
+func (p *Policy) Asks(who Subject, what Request) Terms { return Terms{} }
+
+// MayApprove tells whether somebody is among those who may let a session begin.
+// That they are not the one who asked, and that each counts once, the caller
+// sees to.
+func (p *Policy) MayApprove(who Subject, by Approve) bool { return false }
+
+// Grant is access to one container that was given beside the rules. A rule that
+// denies, and says so, is stronger.
+type Grant struct {
+	ID      string
+	Person  string
+	Target  string    // its name, and RUNTIME:NAME for one runtime's only
+	Exec    []Pattern // only these commands; none: a shell
+	Profile string    // empty: the default
+	Until   time.Time
+	Reason  string
+	By      string // who gave it
+}
+
+// Lock denies everything to somebody, or about a container. It is stronger than
+// all rules and grants, and a running session is under it as well.
+type Lock struct {
+	ID     string
+	Person string    // only this one; empty: everybody
+	Target string    // only what is so called: a name, RUNTIME:NAME, or the beginning of an ID; empty: all
+	Until  time.Time // zero: until it is taken away
+	Reason string
+	By     string
+}
+
+// With returns the policy with grants and locks beside its rules, instead of
+// those that it had.
+func (p *Policy) With(grants []Grant, locks []Lock) *Policy { return p }
+
 func (r *rule) names(who Subject) bool {
 	return r.everyone ||
 		slices.Contains(r.people, who.Person) ||

@@ -3,9 +3,11 @@ package authz
 import (
 	"errors"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cartsshd/cartsshd/internal/strictyaml"
 )
@@ -24,7 +26,31 @@ type Terms struct {
 	Pids            int      // 0: no limit
 	SeccompMust     bool     // no session without the container's seccomp filter
 	Host            bool     // a process of the host itself may be entered
+
+	Reason    *regexp.Regexp // that a reason must match; nil: none is asked for
+	TOTP      bool           // a one-time password is asked for
+	Approve   *Approve       // who must let the session begin; nil: nobody
+	Max       time.Duration  // how long a session may last; 0: no limit
+	Idle      time.Duration  // how long nothing may come from its client; 0: no limit
+	Until     time.Time      // when it ends at the latest; zero: no limit
+	Sessions  int            // of one person by this rule, at a time; 0: no limit
+	Output    string         // what is recorded of it: OutputFull or OutputNone
+	Env       []Glob         // names of variables that clients may set, besides the usual ones
+	Emergency bool           // break-glass: whoever comes in by it raises an alarm
 }
+
+// Approve says who must let a session begin that waits for it.
+type Approve struct {
+	By     []string      // people, and "group:NAME"
+	Count  int           // so many of them, at least 1
+	Within time.Duration // or the session is denied
+}
+
+// What is recorded of a terminal's output.
+const (
+	OutputFull = "full"
+	OutputNone = "none"
+)
 
 // Whose limits a session is under.
 const (
