@@ -30,6 +30,7 @@ type Subject struct {
 	Key        Key      // that was proved; of a certificate, the key in it
 	Hardware   bool     // the key lives in a hardware token (sk-…)
 	TOTP       string   // the name of the secret for one-time passwords; empty: they have none
+	Known      bool     // Person is one of the policy's people, and not only a principal
 
 	Certificate *Certificate // nil: a plain key
 	Bounds      Bounds
@@ -90,8 +91,8 @@ const (
 
 // The directions of transfers, as seen from the client.
 const (
-	Up   = "up"
-	Down = "down"
+	Up   Direction = "up"
+	Down Direction = "down"
 )
 
 // Request is one question.
@@ -119,19 +120,12 @@ type Decision struct {
 // It never changes, so any number of goroutines may ask it.
 type Policy struct {
 	people map[string]Subject // by the wire form of their keys
+	order  []Subject          // the same, each once, in the order of the file
 	rules  []rule
-}
+	grants []Grant
+	locks  []Lock
 
-type rule struct {
-	name     string
-	everyone bool
-	people   []string
-	groups   []string
-	targets  []TargetPattern
-	deny     string
-	shell    bool
-	exec     []Pattern
-	terms    Terms
+	profile string // of grants that name none
 }
 
 // Identify returns the person who holds a credential. The error says, for the
@@ -163,115 +157,117 @@ func (p *Policy) Images() []string {
 	return demands
 }
 
-// Decide judges by the first rule whose people and targets match: what that
-// rule does not allow is denied, and later rules are not asked. If none
-// matches, the answer is no.
+// Decide judges by the first rule that matches: by who asks, from where and
+// when, and by the target. What that rule does not allow is denied, and later
+// rules are not asked. If none matches, the answer is no.
+//
+// A lock is stronger than every rule. A grant gives what the rules do not, unless
+// the rule that matches says deny.
 func (p *Policy) Decide(who Subject, what Request) Decision {
-	if p == nil {
-		return Decision{Why: "there is no policy"}
+	if why := p.unaskable(who, what); why != "" {
+		return Decision{Why: why}
 	}
-	if who.Person == "" {
-		return Decision{Why: "nobody has signed in"}
+	if l := p.lock(who, what); l != nil {
+		return Decision{Rule: "lock " + l.ID, Why: l.why()}
 	}
-	if what.Target.Runtime == "" || what.Target.ID == "" {
-		return Decision{Why: "no target was asked for"}
+	what = bound(who, what)
+	r, unknown := p.first(who, what)
+	switch {
+	case unknown:
+		return r.no("its labels are not known, and the rule asks for them")
+	case r != nil && r.deny != "":
+		return r.no("denied by rule: " + r.deny)
 	}
+	decision := Decision{Why: "no rule matches"}
+	if r != nil {
+		decision = r.decide(who, what)
+	}
+	if decision.Allow {
+		return decision
+	}
+	if g := p.grant(who, what); g != nil {
+		return g.rule().decide(who, what)
+	}
+	return decision
+}
+
+func (p *Policy) unaskable(who Subject, what Request) string {
+	switch {
+	case p == nil:
+		return "there is no policy"
+	case who.Person == "":
+		return "nobody has signed in"
+	case what.Target.Runtime == "" || what.Target.ID == "":
+		return "no target was asked for"
+	}
+	return ""
+}
+
+// bound is what is really to be run by a key that is bound to one command.
+func bound(who Subject, what Request) Request {
+	if who.Bounds.Command != "" && (what.Kind == Shell || what.Kind == Exec) {
+		what.Kind, what.Command = Exec, who.Bounds.Command
+	}
+	return what
+}
+
+// first returns the rule that decides, or nil. Whether it matches depends on
+// labels that nobody could tell if unknown is true.
+func (p *Policy) first(who Subject, what Request) (_ *rule, unknown bool) {
 	for i := range p.rules {
 		r := &p.rules[i]
 		switch {
-		case !r.names(who):
+		case !r.names(who) || !r.isFor(what) || !r.window.open(what):
 		case r.covers(what.Target):
-			return r.decide(what)
+			return r, false
 		case r.mayCover(what.Target):
-			return r.no("its labels are not known, and the rule asks for them")
+			return r, true
 		}
 	}
-	return Decision{Why: "no rule matches"}
+	return nil, false
 }
 
 // Asks returns the terms of the rule that would decide, whatever is to be done to
 // the target, so that what they ask for can be asked at sign-in. They are zero
 // if the answer can only be no.
-func (p *Policy) Asks(who Subject, what Request) Terms { return Terms{} }
+func (p *Policy) Asks(who Subject, what Request) Terms {
+	if p.unaskable(who, what) != "" || p.lock(who, what) != nil {
+		return Terms{}
+	}
+	r, unknown := p.first(who, what)
+	if r == nil || unknown || r.deny != "" || r.refuses(who, what) != "" {
+		return Terms{}
+	}
+	return r.terms
+}
+
+// AsksAnything tells whether any rule has something to ask at sign-in.
+func (p *Policy) AsksAnything() bool {
+	return p != nil && slices.ContainsFunc(p.rules, func(r rule) bool { return r.terms.Reason != nil || r.terms.TOTP })
+}
 
 // MayApprove tells whether somebody is among those who may let a session begin.
 // That they are not the one who asked, and that each counts once, the caller
 // sees to.
-func (p *Policy) MayApprove(who Subject, by Approve) bool { return false }
-
-// Grant is access to one container that was given beside the rules. A rule that
-// denies, and says so, is stronger.
-type Grant struct {
-	ID      string
-	Person  string
-	Target  string    // its name, and RUNTIME:NAME for one runtime's only
-	Exec    []Pattern // only these commands; none: a shell
-	Profile string    // empty: the default
-	Until   time.Time
-	Reason  string
-	By      string // who gave it
+func (p *Policy) MayApprove(who Subject, by Approve) bool {
+	return p != nil && who.Person != "" && by.by.names(who) && p.lock(who, Request{}) == nil
 }
 
-// Lock denies everything to somebody, or about a container. It is stronger than
-// all rules and grants, and a running session is under it as well.
-type Lock struct {
-	ID     string
-	Person string    // only this one; empty: everybody
-	Target string    // only what is so called: a name, RUNTIME:NAME, or the beginning of an ID; empty: all
-	Until  time.Time // zero: until it is taken away
-	Reason string
-	By     string
-}
-
-// With returns the policy with grants and locks beside its rules, instead of
-// those that it had.
-func (p *Policy) With(grants []Grant, locks []Lock) *Policy { return p }
-
-func (r *rule) names(who Subject) bool {
-	return r.everyone ||
-		slices.Contains(r.people, who.Person) ||
-		slices.ContainsFunc(r.groups, func(group string) bool { return slices.Contains(who.Groups, group) })
-}
-
-func (r *rule) covers(target Target) bool {
-	return slices.ContainsFunc(r.targets, func(p TargetPattern) bool { return p.Match(target) })
-}
-
-// mayCover tells whether it depends on labels that nobody could tell.
-func (r *rule) mayCover(target Target) bool {
-	return target.Labels[labelsUnknown] != "" &&
-		slices.ContainsFunc(r.targets, func(p TargetPattern) bool { return p.matchesButForLabels(target) })
-}
-
-func (r *rule) decide(what Request) Decision {
-	switch {
-	case r.deny != "":
-		return r.no("denied by rule: " + r.deny)
-	case what.Target.Host && !r.terms.Host:
-		return r.no("a process of the host itself, and the rule does not say host: true")
-	case what.Kind == Shell && r.shell:
-		return r.yes("shell allowed", nil)
-	case what.Kind == Exec && r.shell:
-		return r.yes("shell allowed", nil)
-	case what.Kind == Exec && len(r.exec) > 0:
-		return r.decideCommand(what.Command)
+// People returns everyone of people, in the order of the file, each as if they
+// had signed in with their first key.
+func (p *Policy) People() []Subject {
+	if p == nil {
+		return nil
 	}
-	return r.no("rule does not allow " + string(what.Kind))
+	return slices.Clone(p.order)
 }
 
-func (r *rule) decideCommand(command string) Decision {
-	argv, err := Split(command)
-	if err != nil {
-		return r.no(err.Error())
+// Subject returns one of them by name.
+func (p *Policy) Subject(name string) (Subject, bool) {
+	for _, who := range p.People() {
+		if who.Person == name {
+			return who, true
+		}
 	}
-	if !slices.ContainsFunc(r.exec, func(p Pattern) bool { return p.Match(argv) }) {
-		return r.no("no exec pattern of the rule matches the command")
-	}
-	return r.yes("command allowed", argv)
+	return Subject{}, false
 }
-
-func (r *rule) yes(why string, argv []string) Decision {
-	return Decision{Allow: true, Rule: r.name, Why: why, Argv: argv, Terms: r.terms}
-}
-
-func (r *rule) no(why string) Decision { return Decision{Rule: r.name, Why: why} }

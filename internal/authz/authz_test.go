@@ -42,9 +42,9 @@ rules:
 `
 
 var (
-	alice = authz.Subject{Person: "alice", Groups: []string{"sre"}}
-	bob   = authz.Subject{Person: "bob", Groups: []string{"dba", "intern"}}
-	carol = authz.Subject{Person: "carol"}
+	alice = authz.Subject{Person: "alice", Groups: []string{"sre"}, Known: true}
+	bob   = authz.Subject{Person: "bob", Groups: []string{"dba", "intern"}, Known: true}
+	carol = authz.Subject{Person: "carol", Known: true}
 )
 
 func container(name string, labels ...string) authz.Target {
@@ -171,7 +171,7 @@ func TestAPolicyTellsWhatItsRulesDemandOfTheTools(t *testing.T) {
 }
 
 func TestTermsAreWhatTheRuleSays(t *testing.T) {
-	usual := authz.Terms{Profile: "general", Cgroup: "session"}
+	usual := authz.Terms{Profile: "general", Cgroup: "session", Output: "full"}
 	for text, change := range map[string]func(*authz.Terms){
 		"profile: wide":                 func(t *authz.Terms) { t.Profile = "wide" },
 		`user: "1000:27"`:               func(t *authz.Terms) { t.User = "1000:27" },
@@ -256,7 +256,8 @@ func TestAPatternNeedsAllThatItMentions(t *testing.T) {
 		{`{runtime: docker}`, authz.Target{Runtime: "pid", ID: "1"}, false},
 		{`{image: "*"}`, authz.Target{Runtime: "pid", ID: "1"}, false},
 		{`{image: "app:*"}`, container("x"), true},
-		{`{image: "app"}`, container("x"), false},
+		{`{image: "app"}`, container("x"), true},
+		{`{image: "app:2"}`, container("x"), false},
 		{`{labels: {a: "*"}}`, container("x"), false},
 		{`{labels: {a: "*"}}`, container("x", "a="), true},
 		{`{labels: {a: "*"}}`, container("x", "a=1"), true},
@@ -323,7 +324,7 @@ func TestAWrongPolicyDoesNotLoad(t *testing.T) {
 		{"empty allow", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: []}`), "allow names nothing"},
 		{"empty permission", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [{}]}`), "p:3:57: allows nothing"},
 		{"empty exec", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [exec: []]}`), "p:3:57: allows nothing"},
-		{"exec alone", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [exec]}`), "p:3:57: exec names no command"},
+		{"exec alone", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [exec]}`), `p:3:57: exec says nothing by itself: write exec: [`},
 		{"unknown permission", rule(`{name: r, who: ["*"], targets: [{name: x}], allow: [shel]}`), `p:3:57: unknown permission "shel" (did you mean "shell"?)`},
 		{"empty deny", rule(`{name: r, who: ["*"], targets: [{name: x}], deny: ""}`), "p:3:55: is empty"},
 		{"deny: true", rule(`{name: r, who: ["*"], targets: [{name: x}], deny: true}`), "p:3:55: wants text, is true or false"},
@@ -373,12 +374,12 @@ func TestAllIsWrongAtOnce(t *testing.T) {
 	_, err := read(fill(`people:
   alice: {keys: [rubbish], groups: [sre]}
 rules:
-  - {name: r, who: [group:sre, bob], targets: [{name: x}], allow: [sftp]}
+  - {name: r, who: [group:sre, bob], targets: [{name: x}], allow: [sftpd]}
   - {name: r, who: [alice], targets: [{runtime: lxc}], deny: x}
 `))
 	want := `p:2:18: not a public key: write the line of a .pub file, such as ssh-ed25519 AAAA…
 p:4:32: unknown person "bob" (known: alice)
-p:4:68: unknown permission "sftp" (known: shell, exec)
+p:4:68: unknown permission "sftpd" (did you mean "sftp"?)
 p:5:12: rule r again (first in line 4)
 p:5:39: unknown runtime "lxc" (known: docker, pid)`
 	if fmt.Sprint(err) != want {
@@ -557,6 +558,7 @@ func identify(p *authz.Policy, key ssh.PublicKey) (authz.Subject, bool) {
 type document struct {
 	People authz.People `yaml:"people"`
 	Rules  authz.Rules  `yaml:"rules"`
+	Tests  authz.Tests  `yaml:"tests"`
 }
 
 var known = authz.Known{Profiles: []string{"general", "wide"}, Runtimes: []string{"docker", "pid"}, Images: []string{"full", "small"},
@@ -572,7 +574,7 @@ var known = authz.Known{Profiles: []string{"general", "wide"}, Runtimes: []strin
 func read(text string) (*authz.Policy, error) {
 	var d document
 	unread := strictyaml.Decode("p", []byte(text), &d)
-	policy, unwise := authz.New(authz.Document{People: d.People, Rules: d.Rules}, known)
+	policy, unwise := authz.New(authz.Document{People: d.People, Rules: d.Rules, Tests: d.Tests}, known)
 	if err := strictyaml.Join(unread, unwise); err != nil {
 		return nil, err
 	}

@@ -3,8 +3,6 @@ package authz
 import (
 	"errors"
 	"unicode/utf8"
-
-	"github.com/cartsshd/cartsshd/internal/strictyaml"
 )
 
 // Glob matches whole strings: * is any run of characters, ? any one of them,
@@ -90,50 +88,6 @@ func fits(pattern, c rune, size int) bool {
 	return pattern == c && !broken
 }
 
-// TargetPattern matches targets by everything it mentions. What a target does
-// not have never matches, not even by "*": {name: "*"} is every container with
-// a name, and no bare process.
-type TargetPattern struct {
-	Name    Glob            `yaml:"name"`
-	Runtime Glob            `yaml:"runtime"`
-	Image   Glob            `yaml:"image"`
-	Labels  map[string]Glob `yaml:"labels"`
-}
-
-// UnmarshalStrict implements [strictyaml.Unmarshaler].
-func (p *TargetPattern) UnmarshalStrict(n *strictyaml.Node) {
-	type plain TargetPattern // without this method
-	n.Decode((*plain)(p))
-	if _, isText := n.Text(); !isText && n.Len() == 0 {
-		n.Problemf(`target says nothing: write {name: "*"} for every container`)
-	}
-	if p.Labels != nil && len(p.Labels) == 0 {
-		n.Problemf("labels name none: give one or take them out")
-	}
-}
-
-// Match reports whether t is meant. The zero pattern means nothing.
-func (p TargetPattern) Match(t Target) bool {
-	if p.empty() {
-		return false
-	}
-	return p.Name.allows(t.Name) && p.Runtime.allows(t.Runtime) && p.Image.allows(t.Image) && p.allowsLabels(t.Labels)
-}
-
-// labelsUnknown is a label of a target whose own labels could not be found out:
-// it may have any. The router sets it, and no runtime can.
-const labelsUnknown = "cartsshd.labels"
-
-// matchesButForLabels reports whether t is meant if it has the labels that p
-// asks for.
-func (p TargetPattern) matchesButForLabels(t Target) bool {
-	if len(p.Labels) == 0 {
-		return false
-	}
-	p.Labels = nil
-	return p.empty() || p.Match(t)
-}
-
 // String is the pattern, but for backslashes.
 func (g Glob) String() string {
 	text := make([]rune, len(g.pattern))
@@ -149,20 +103,6 @@ func (g Glob) String() string {
 	return string(text)
 }
 
-func (p TargetPattern) empty() bool {
-	return p.Name.pattern == nil && p.Runtime.pattern == nil && p.Image.pattern == nil && len(p.Labels) == 0
-}
-
 func (g Glob) allows(s string) bool {
 	return g.pattern == nil || s != "" && g.Match(s)
-}
-
-func (p TargetPattern) allowsLabels(labels map[string]string) bool {
-	for name, glob := range p.Labels {
-		value, ok := labels[name]
-		if !ok || !glob.Match(value) {
-			return false
-		}
-	}
-	return true
 }

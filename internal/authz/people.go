@@ -39,12 +39,13 @@ func isName(s string) bool {
 		strings.Trim(s, alphanumeric+"._@+-") == ""
 }
 
-func (c *compiler) people(people People) map[string]Subject {
+func (c *compiler) people(people People) (_ map[string]Subject, order []Subject) {
 	c.persons = people
 	byKey := make(map[string]Subject, len(people))
 	lines := make(map[string]int, len(people))
 	for _, name := range c.inOrder() {
-		who := Subject{Person: string(name), Groups: c.groupsOf(people[name].Value)}
+		who := Subject{Person: string(name), Groups: c.groupsOf(people[name].Value), Known: true}
+		order = append(order, who)
 		keys := people[name].Value.Keys
 		if missing(keys) || emptyList(keys) {
 			c.problemf(people[name].Pos, "%s has no key: write keys: [ssh-ed25519 AAAA…]", name)
@@ -60,7 +61,7 @@ func (c *compiler) people(people People) map[string]Subject {
 			byKey[string(key.Value)], lines[string(key.Value)] = who, key.Line
 		}
 	}
-	return byKey
+	return byKey, order
 }
 
 // inOrder returns the names in the order of the file.

@@ -1,7 +1,9 @@
 package authz
 
 import (
+	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -15,37 +17,15 @@ type Rules []strictyaml.At[Rule]
 // Rule says whom and what it is about, and either what it allows or why it
 // denies.
 type Rule struct {
-	Name    strictyaml.At[Name]                           `yaml:"name"`
-	Who     strictyaml.At[[]strictyaml.At[string]]        `yaml:"who"`
-	Targets strictyaml.At[[]strictyaml.At[TargetPattern]] `yaml:"targets"`
-	Allow   strictyaml.At[[]Permission]                   `yaml:"allow"`
-	Deny    strictyaml.At[string]                         `yaml:"deny"`
-	Terms   strictyaml.At[TermsOfRule]                    `yaml:"terms"`
-}
-
-// Permission is one entry of allow: the word shell, or exec and its patterns.
-type Permission struct {
-	Shell bool      `yaml:"-"`
-	Exec  []Pattern `yaml:"exec"`
-}
-
-// UnmarshalStrict implements [strictyaml.Unmarshaler].
-func (p *Permission) UnmarshalStrict(n *strictyaml.Node) {
-	word, ok := n.Text()
-	switch {
-	case ok && word == string(Shell):
-		p.Shell = true
-	case ok && word == string(Exec):
-		n.Problemf(`exec names no command: write exec: ["/dev/crashcart/bin/tcpdump *"]`)
-	case ok:
-		n.Problemf("unknown permission %q (%s)", word, strictyaml.Suggest(word, []string{"shell", "exec"}))
-	default:
-		type plain Permission // without this method
-		n.Decode((*plain)(p))
-	}
-	if n.Len() == 0 && !ok || p.Exec != nil && len(p.Exec) == 0 {
-		n.Problemf("allows nothing")
-	}
+	Name        strictyaml.At[Name]                           `yaml:"name"`
+	Who         strictyaml.At[[]strictyaml.At[string]]        `yaml:"who"`
+	Targets     strictyaml.At[[]strictyaml.At[TargetPattern]] `yaml:"targets"`
+	When        strictyaml.At[When]                           `yaml:"when"`
+	BreakGlass  strictyaml.At[Switch]                         `yaml:"break_glass"`
+	HardwareKey strictyaml.At[Switch]                         `yaml:"hardware_key"`
+	Allow       strictyaml.At[[]Permission]                   `yaml:"allow"`
+	Deny        strictyaml.At[string]                         `yaml:"deny"`
+	Terms       strictyaml.At[TermsOfRule]                    `yaml:"terms"`
 }
 
 // Known is what rules may name besides people.
@@ -65,15 +45,20 @@ type Known struct {
 type Document struct {
 	People People
 	Rules  Rules
+	Tests  Tests
 }
 
 // New makes a policy of what a file says. The error is of type
 // [strictyaml.Problems] and has all that decoding could not see.
 func New(d Document, known Known) (*Policy, error) {
 	c := compiler{known: known, groups: map[string]bool{}, lines: map[Name]int{}}
-	policy := &Policy{people: c.people(d.People)}
+	policy := &Policy{profile: known.Profiles[0]}
+	policy.people, policy.order = c.people(d.People)
 	for _, r := range d.Rules {
 		policy.rules = append(policy.rules, c.rule(r))
+	}
+	if c.problems == nil {
+		c.claims(policy, d.Tests)
 	}
 	if err := c.problems.Err(); err != nil {
 		return nil, err
@@ -99,12 +84,27 @@ func (c *compiler) rule(at strictyaml.At[Rule]) rule {
 		c.problemf(at.Pos, "rule says nothing: it wants name, who, targets, and allow or deny")
 		return rule{}
 	}
-	compiled := rule{name: string(r.Name.Value), deny: r.Deny.Value, terms: c.terms(r.Terms.Value)}
+	compiled := rule{
+		name: string(r.Name.Value), line: r.Name.Line, deny: r.Deny.Value, terms: c.terms(r.Terms.Value), window: c.when(r.When.Value),
+		breakGlass: bool(r.BreakGlass.Value), hardware: bool(r.HardwareKey.Value),
+	}
 	c.checkName(at)
-	c.who(at, &compiled)
+	compiled.who = c.who(at)
 	c.targets(at, &compiled)
 	c.allow(at, &compiled)
+	c.emergency(&compiled)
 	return compiled
+}
+
+// emergency rules always ask why.
+func (c *compiler) emergency(r *rule) {
+	if !r.breakGlass {
+		return
+	}
+	r.terms.Emergency = true
+	if r.terms.Reason == nil {
+		r.terms.Reason = regexp.MustCompile(`\S`)
+	}
 }
 
 func (c *compiler) checkName(at strictyaml.At[Rule]) {
@@ -120,32 +120,56 @@ func (c *compiler) checkName(at strictyaml.At[Rule]) {
 	c.lines[name.Value] = name.Line
 }
 
-func (c *compiler) who(at strictyaml.At[Rule], r *rule) {
+func (c *compiler) who(at strictyaml.At[Rule]) persons {
 	who := at.Value.Who
 	if missing(who) || emptyList(who) {
 		c.problemf(at.Pos, `rule has no who: write who: ["*"] for everyone`)
 	}
-	for _, w := range who.Value {
+	return c.some(who.Value, true)
+}
+
+// some are the persons of a list.
+func (c *compiler) some(list []strictyaml.At[string], everyone bool) (s persons) {
+	for _, w := range list {
+		s.words = append(s.words, w.Value)
 		group, isGroup := strings.CutPrefix(w.Value, "group:")
+		principal, isPrincipal := strings.CutPrefix(w.Value, "principal:")
 		_, isPerson := c.persons[Name(w.Value)]
 		switch {
 		case w.Value == "": // told while decoding
-		case w.Value == "*":
-			r.everyone = true
+		case w.Value == "*" && everyone:
+			s.everyone = true
 		case isGroup && c.groups[group]:
-			r.groups = append(r.groups, group)
+			s.groups = append(s.groups, group)
 		case isGroup:
 			c.problemf(w.Pos, "nobody is in group %q (%s)", group, strictyaml.Suggest(group, slices.Sorted(maps.Keys(c.groups))))
+		case isPrincipal:
+			s.principals = append(s.principals, c.principal(w.Pos, principal))
 		case isPerson:
-			r.people = append(r.people, w.Value)
-		case c.groups[w.Value]:
-			c.problemf(w.Pos, "%q is a group: write group:%s", w.Value, w.Value)
-		case strings.ContainsAny(w.Value, "*?"):
-			c.problemf(w.Pos, `%q: who knows no pattern but "*" alone, everyone`, w.Value)
+			s.people = append(s.people, w.Value)
 		default:
-			c.problemf(w.Pos, "unknown person %q (%s)", w.Value, strictyaml.Suggest(w.Value, c.names()))
+			c.problemf(w.Pos, "%s", c.nobody(w.Value))
 		}
 	}
+	return s
+}
+
+func (c *compiler) principal(at strictyaml.Pos, text string) (g Glob) {
+	if err := g.UnmarshalText([]byte(text)); err != nil {
+		c.problemf(at, "principal %v", err)
+	}
+	return g
+}
+
+// nobody says what is wrong with a name that is nobody's.
+func (c *compiler) nobody(name string) string {
+	switch {
+	case c.groups[name]:
+		return fmt.Sprintf("%q is a group: write group:%s", name, name)
+	case strings.ContainsAny(name, "*?"):
+		return fmt.Sprintf(`%q: who knows no pattern but "*" alone, everyone, and principal:PATTERN`, name)
+	}
+	return fmt.Sprintf("unknown person %q (%s)", name, strictyaml.Suggest(name, c.names()))
 }
 
 func (c *compiler) names() []string {
@@ -179,13 +203,17 @@ func (c *compiler) allow(at strictyaml.At[Rule], r *rule) {
 		c.problemf(deny.Pos, "rule both allows and denies: write two rules")
 	case !missing(deny) && !missing(terms):
 		c.problemf(terms.Pos, "rule denies, and has terms for it")
+	case !missing(deny) && r.breakGlass:
+		c.problemf(at.Value.BreakGlass.Pos, "rule denies, and break_glass makes no difference to that: leave it out")
+	case !missing(deny) && r.hardware:
+		c.problemf(at.Value.HardwareKey.Pos, "rule denies, and hardware_key makes no difference to that: leave it out")
 	case emptyList(allow):
 		c.problemf(allow.Pos, "allow names nothing: write deny: why if that is meant")
 	}
 	for _, p := range allow.Value {
-		r.shell = r.shell || p.Shell
-		r.exec = append(r.exec, p.Exec...)
+		r.allowed.add(p)
 	}
+	r.terms.Env = r.allowed.env
 }
 
 func missing[T any](a strictyaml.At[T]) bool { return a.Line == 0 }

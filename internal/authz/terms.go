@@ -44,6 +44,8 @@ type Approve struct {
 	By     []string      // people, and "group:NAME"
 	Count  int           // so many of them, at least 1
 	Within time.Duration // or the session is denied
+
+	by persons
 }
 
 // What is recorded of a terminal's output.
@@ -71,6 +73,28 @@ type TermsOfRule struct {
 	Pids       Number                                 `yaml:"pids"`
 	Seccomp    strictyaml.At[string]                  `yaml:"seccomp"`
 	Host       Switch                                 `yaml:"host"`
+	Reason     strictyaml.At[string]                  `yaml:"reason"`
+	TOTP       Switch                                 `yaml:"totp"`
+	Approve    strictyaml.At[ApproveOfRule]           `yaml:"approve"`
+	Max        time.Duration                          `yaml:"max"`
+	Idle       time.Duration                          `yaml:"idle"`
+	Sessions   Number                                 `yaml:"sessions"`
+	Record     RecordOfRule                           `yaml:"record"`
+}
+
+// ApproveOfRule is an Approve, as its file has it.
+type ApproveOfRule struct {
+	By     strictyaml.At[[]strictyaml.At[string]] `yaml:"by"`
+	Count  Number                                 `yaml:"count"`
+	Within time.Duration                          `yaml:"within"`
+}
+
+// RecordOfRule says what of a session is recorded besides the journal, as its
+// file has it.
+type RecordOfRule struct {
+	Output       strictyaml.At[string] `yaml:"output"`
+	Input        strictyaml.At[string] `yaml:"input"`
+	IfUnrecorded strictyaml.At[string] `yaml:"if_unrecorded"`
 }
 
 // Size is a number of bytes, with K, M, G or T for powers of 1024.
@@ -152,7 +176,61 @@ func (c *compiler) each(t TermsOfRule) Terms {
 		Pids:        int(t.Pids),
 		SeccompMust: c.oneOf("seccomp", t.Seccomp, "may", "must") == "must",
 		Host:        bool(t.Host),
+		Reason:      c.reason(t.Reason),
+		TOTP:        bool(t.TOTP),
+		Approve:     c.approve(t.Approve),
+		Max:         t.Max,
+		Idle:        t.Idle,
+		Sessions:    int(t.Sessions),
+		Output:      c.record(t.Record),
 	}
+}
+
+// reason is a pattern of regexp/syntax that a reason must match somewhere.
+func (c *compiler) reason(at strictyaml.At[string]) *regexp.Regexp {
+	if at.Value == "" {
+		return nil
+	}
+	pattern, err := regexp.Compile(at.Value)
+	if err != nil {
+		c.problemf(at.Pos, "reason is no regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		return nil
+	}
+	if pattern.MatchString("") {
+		c.problemf(at.Pos, "reason %q is also matched by none at all: write '.' for any reason", at.Value)
+	}
+	return pattern
+}
+
+func (c *compiler) approve(at strictyaml.At[ApproveOfRule]) *Approve {
+	if missing(at) {
+		return nil
+	}
+	by := at.Value.By
+	if missing(by) || emptyList(by) {
+		c.problemf(at.Pos, "approve has no by: write by: [group:lead]")
+	}
+	some := c.some(by.Value, false)
+	a := &Approve{By: some.words, Count: max(1, int(at.Value.Count)), Within: at.Value.Within, by: some}
+	if a.Within == 0 {
+		a.Within = approveWithin
+	}
+	return a
+}
+
+// approveWithin is how long a session waits if its rule does not say.
+const approveWithin = 10 * time.Minute
+
+// record is what is recorded of the output. Of the input nothing ever is, and
+// what cannot be recorded is not run: the file may say so, and nothing else.
+func (c *compiler) record(r RecordOfRule) string {
+	if v := r.Input.Value; v != "" && v != "none" {
+		c.problemf(r.Input.Pos, `input %q: what is typed is not recorded: write none, or leave it out`, v)
+	}
+	if v := r.IfUnrecorded.Value; v != "" && v != "refuse" {
+		c.problemf(r.IfUnrecorded.Pos, `if_unrecorded %q: what cannot be recorded is not run: write refuse, or leave it out`, v)
+	}
+	return c.oneOf("output", r.Output, OutputFull, OutputNone)
 }
 
 func (c *compiler) profile(at strictyaml.At[string]) string {

@@ -31,6 +31,7 @@ type Config struct {
 	Limits   Limits       `yaml:"limits"`
 	People   authz.People `yaml:"people"`
 	Rules    authz.Rules  `yaml:"rules"`
+	Tests    authz.Tests  `yaml:"tests"`
 
 	// Policy is what People and Rules say.
 	Policy *authz.Policy `yaml:"-"`
@@ -82,6 +83,7 @@ func (c *Config) known() authz.Known {
 		Unconfined:   []string{nsexec.Unconfined},
 		Namespaces:   nsexec.Namespaces,
 		User:         func(s string) error { _, err := nsexec.ParseUser(s); return err },
+		Zone:         zone,
 	}
 	for _, image := range c.Image {
 		if image.Name != "" && !slices.Contains(known.Images, string(image.Name)) {
@@ -89,6 +91,14 @@ func (c *Config) known() authz.Known {
 		}
 	}
 	return known
+}
+
+// zone is that of the host's own data. "Local" would be another on each host.
+func zone(name string) (*time.Location, error) {
+	if name == "Local" {
+		return nil, errors.New("is another on each host")
+	}
+	return time.LoadLocation(name)
 }
 
 // Load reads the file at path. Who can change that file can enter everything,
@@ -145,7 +155,7 @@ func trusted(path string, info os.FileInfo) error {
 func parse(name, dir string, data []byte) (*Config, error) {
 	c := defaults()
 	unread := strictyaml.Decode(name, data, c)
-	policy, unwise := authz.New(authz.Document{People: c.People, Rules: c.Rules}, c.known())
+	policy, unwise := authz.New(authz.Document{People: c.People, Rules: c.Rules, Tests: c.Tests}, c.known())
 	if err := strictyaml.Join(unread, unwise); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"gopkg.in/yaml.v3"
 
@@ -30,7 +32,8 @@ func TestTheSampleLoadsAsItIs(t *testing.T) {
 	if !got.Allow || got.Rule != "sre-on-web" || got.Terms.Profile != "general" {
 		t.Errorf("alice on web-1: %+v", got)
 	}
-	got = c.Policy.Decide(authz.Subject{Person: "bob"}, authz.Request{Target: web, Kind: authz.Exec, Command: "tcpdump -i eth0"})
+	got = c.Policy.Decide(authz.Subject{Person: "bob"}, authz.Request{Target: web, Kind: authz.Exec, Command: "tcpdump -i eth0",
+		Time: time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC), From: netip.MustParseAddr("10.1.2.3")})
 	if !got.Allow || !slices.Equal(got.Argv, []string{"tcpdump", "-i", "eth0"}) {
 		t.Errorf("bob on web-1: %+v", got)
 	}
@@ -46,7 +49,7 @@ func TestTheSampleShowsTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []*Config{shown, silent} {
-		c.People, c.Rules, c.Policy = nil, nil, nil
+		c.People, c.Rules, c.Tests, c.Policy = nil, nil, nil, nil
 	}
 	if !reflect.DeepEqual(shown, silent) {
 		t.Errorf("the sample says\n%+v\nthe code says\n%+v", shown, silent)
