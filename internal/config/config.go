@@ -27,6 +27,7 @@ type Config struct {
 	HostKey  string       `yaml:"host_key"`
 	Image    Images       `yaml:"image"`
 	Record   Record       `yaml:"record"`
+	State    State        `yaml:"state"`
 	Runtimes Runtimes     `yaml:"runtimes"`
 	Limits   Limits       `yaml:"limits"`
 	People   authz.People `yaml:"people"`
@@ -39,6 +40,11 @@ type Config struct {
 
 // Record is where sessions are recorded.
 type Record struct {
+	Dir string `yaml:"dir"`
+}
+
+// State is what must survive a restart: grants, locks, one-time passwords that were used.
+type State struct {
 	Dir string `yaml:"dir"`
 }
 
@@ -56,6 +62,7 @@ func defaults() *Config {
 		HostKey: "/etc/cartsshd/ssh_host_ed25519_key",
 		Image:   Images{{Path: toolsImage}},
 		Record:  Record{Dir: "/var/lib/cartsshd/record"},
+		State:   State{Dir: "/var/lib/cartsshd/state"},
 		Limits: Limits{
 			LoginGrace:            30 * time.Second,
 			Connections:           2000,
@@ -171,7 +178,7 @@ func parse(name, dir string, data []byte) (*Config, error) {
 
 // anchor makes relative paths relative to the file that says them.
 func (c *Config) anchor(dir string) {
-	paths := []*string{&c.HostKey, &c.Record.Dir}
+	paths := []*string{&c.HostKey, &c.Record.Dir, &c.State.Dir}
 	for i := range c.Image {
 		paths = append(paths, &c.Image[i].Path)
 	}
