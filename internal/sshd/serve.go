@@ -41,6 +41,9 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	if !decision.Allow {
 		return s.deny(ask, who, target, decision)
 	}
+	if denied := s.withhold(ask, who, target, decision); denied != nil {
+		return *denied
+	}
 	s.tools, err = s.server.Tools(decision.Terms.Image)
 	if err != nil {
 		return s.deny(ask, who, target, authz.Decision{Rule: decision.Rule, Why: err.Error()})
@@ -57,6 +60,9 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	s.record, err = s.server.Record.Begin(s.meta(ask, who, target, decision, given))
 	if err != nil {
 		return unrecorded(err)
+	}
+	if err := s.alarm(ask, who, target, decision); err != nil {
+		return unalarmed(err)
 	}
 	s.streams, err = s.open()
 	if err != nil {
@@ -134,11 +140,12 @@ func (s *session) resolve(ctx context.Context) (*router.Target, error) {
 
 func (s *session) question(ask ask, target authz.Target) authz.Request {
 	return authz.Request{
-		Target:  target,
-		Kind:    ask.kind,
-		Command: ask.command,
-		Time:    time.Now(),
-		From:    s.conn.from,
+		Target:     target,
+		BreakGlass: s.spelt.breakGlass,
+		Kind:       ask.kind,
+		Command:    ask.command,
+		Time:       time.Now(),
+		From:       s.conn.from,
 	}
 }
 
@@ -173,10 +180,12 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 		Privileges: (*audit.Privileges)(&given),
 		Person:     s.person(who),
 		Client:     s.client(),
-		Login:      s.login,
+		Login:      s.spelt.typed,
 		Target:     *Recorded(target),
 		Rule:       d.Rule,
 		Profile:    d.Terms.Profile,
+		Reason:     s.reason,
+		BreakGlass: emergency(d.Terms),
 		Kind:       string(ask.kind),
 		Command:    ask.command,
 		Argv:       d.Argv,
@@ -189,7 +198,7 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 }
 
 func (s *session) person(who authz.Subject) audit.Person {
-	return audit.Person{Name: who.Person, Key: gossh.FingerprintSHA256(s.key), Groups: who.Groups}
+	return personOf(who, s.key)
 }
 
 func (s *session) client() audit.Client { return s.conn.client(string(s.peer.ClientVersion())) }
@@ -222,9 +231,10 @@ func (s *session) deny(ask ask, who authz.Subject, target *router.Target, d auth
 		Event:   audit.SessionDenied,
 		Person:  &person,
 		Client:  &client,
-		Login:   s.login,
+		Login:   s.spelt.typed,
 		Target:  Recorded(target),
 		Rule:    d.Rule,
+		Reason:  s.reason,
 		Command: ask.command,
 		Detail:  d.Why,
 	})

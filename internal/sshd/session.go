@@ -22,13 +22,16 @@ type session struct {
 	server *Server
 	peer   *gossh.ServerConn
 	login  string          // the container, as the person named it
+	spelt  login           // the whole of it
 	key    gossh.PublicKey // the person, as they have proved
+	given  given           // and besides
 	ch     gossh.Channel
 
 	// What was asked for so far. Only the request loop touches these, until
 	// it starts serve, and then only serve does.
 	pty     *terminal
 	env     []string
+	reasons map[string]string // by the variable that brought it
 	started bool
 
 	// What is asked while the command runs. The latest size is all that
@@ -39,6 +42,7 @@ type session struct {
 	signals chan unix.Signal
 
 	// What serve has opened so far.
+	reason  string // that its rule asks for
 	tools   Tools
 	record  *audit.Session
 	streams *streams
@@ -75,12 +79,16 @@ func (c *conn) openSession(_ *ssh.Server, peer *gossh.ServerConn, newChannel gos
 		return
 	}
 	c.keepWatch(peer)
+	spelt := parseLogin(peer.User())
+	besides, _ := peer.Permissions.ExtraData[answered{}].(given)
 	s := &session{
 		conn:    c,
 		server:  c.server,
 		peer:    peer,
-		login:   peer.User(),
+		login:   spelt.name,
+		spelt:   spelt,
 		key:     peer.Permissions.ExtraData[proved{}].(gossh.PublicKey),
+		given:   besides,
 		ch:      ch,
 		resized: make(chan struct{}, 1),
 		signals: make(chan unix.Signal, 8),
@@ -142,7 +150,7 @@ func (s *session) request(req *gossh.Request) (*ask, bool) {
 }
 
 func (s *session) refuse(detail string) bool {
-	s.conn.refuse(s.login, detail)
+	s.conn.refuse(s.spelt.typed, detail)
 	return false
 }
 
@@ -179,6 +187,9 @@ func (s *session) wantTerminal(payload []byte) bool {
 func (s *session) wantEnv(payload []byte) bool {
 	if s.started || len(s.env) >= maxEnv {
 		return false
+	}
+	if s.wantReason(payload) {
+		return true
 	}
 	pair, err := parseEnv(payload)
 	if err != nil {
