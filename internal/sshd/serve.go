@@ -94,7 +94,11 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 // disk; and only then CLOSE, upon which ssh(1) returns.
 func (s *session) run(ctx context.Context, ask ask) {
 	defer s.letGo()
+	asked := time.Now()
 	ending := s.serveGuarded(ctx, ask)
+	if ending.words == s.nothing() {
+		s.alike(ctx, asked)
+	}
 	s.tellStatus(ending)
 	said := s.farewell(ctx, ending)
 	if err := s.endRecord(ending); err != nil && said && ending.code != codeUnrecorded {
@@ -135,7 +139,9 @@ func (s *session) resolve(ctx context.Context) (*router.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.server.Targets.Resolve(ctx, ref)
+	target, err := s.server.Targets.Resolve(ctx, ref)
+	s.found = isFound(err)
+	return target, err
 }
 
 func (s *session) question(ask ask, target authz.Target) authz.Request {
@@ -240,7 +246,7 @@ func (s *session) deny(ask ask, who authz.Subject, target *router.Target, d auth
 	})
 	return ending{
 		code:   codeFailed,
-		words:  audit.Printable(brief(s.login)) + ": no container of that name is yours to enter",
+		words:  s.nothing(),
 		reason: "denied",
 		err:    err,
 	}

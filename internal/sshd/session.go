@@ -41,6 +41,8 @@ type session struct {
 	resized chan struct{}
 	signals chan unix.Signal
 
+	found bool // something of that name is there
+
 	// What serve has opened so far.
 	reason  string // that its rule asks for
 	tools   Tools

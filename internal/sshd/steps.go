@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -63,12 +64,22 @@ func (c *conn) termsFor(policy *authz.Policy, who authz.Subject, l login) authz.
 	ctx, cancel := context.WithTimeout(c.stop, c.server.Limits.LoginGrace)
 	defer cancel()
 	would := &session{conn: c, server: c.server, login: l.name, spelt: l} // the one that is to come
-	target, err := would.resolve(ctx)
+	begun := time.Now()
+	terms, ok := would.terms(ctx, policy, who)
+	if !ok {
+		would.alike(ctx, begun)
+	}
+	return terms
+}
+
+// terms are those of the rule that would decide, if any could let them in.
+func (s *session) terms(ctx context.Context, policy *authz.Policy, who authz.Subject) (_ authz.Terms, ok bool) {
+	target, err := s.resolve(ctx)
 	if err != nil {
-		return authz.Terms{}
+		return authz.Terms{}, false
 	}
 	defer target.Close()
-	return policy.Asks(who, would.question(ask{kind: authz.Shell}, judged(target)))
+	return policy.Asks(who, s.question(ask{kind: authz.Shell}, judged(target)))
 }
 
 func (s *steps) none() bool { return s.reason == nil && !s.code }
