@@ -23,11 +23,11 @@ type openssh struct {
 	login string
 }
 
-func newOpenSSH(t *testing.T) *openssh {
+func newOpenSSH(t *testing.T, adjust ...func(*Server)) *openssh {
 	t.Helper()
 	path := need.Tool(t, "ssh", "openssh-client")
 	alice, key := keyFile(t)
-	return &openssh{newHallOf(t, alice), key, path, "web-1"}
+	return &openssh{newHallOf(t, alice, adjust...), key, path, "web-1"}
 }
 
 func (o *openssh) cmd(args ...string) *exec.Cmd {
@@ -174,8 +174,7 @@ func TestSCPAndSFTPShowWhyTheyMayNot(t *testing.T) {
 }
 
 func TestOpenSSHGetsNoTerminalForAKeyWithoutOne(t *testing.T) {
-	o := newOpenSSH(t)
-	bound(authz.Bounds{NoPTY: true})(o.server)
+	o := newOpenSSH(t, bound(authz.Bounds{NoPTY: true}))
 	if got := o.run([]byte("echo in\n"), "", "-tt"); !strings.Contains(got.err, "PTY allocation request failed") {
 		t.Errorf("%+v", got)
 	}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -222,6 +224,54 @@ func TestALockEndsASessionWhoseClientStandsStill(t *testing.T) {
 		s.Close()
 		h.change(webRule)
 	}
+}
+
+// frozen is a network on which nothing arrives at the client while it is held.
+type frozen struct {
+	net.Conn
+	held sync.RWMutex
+}
+
+func (f *frozen) Read(p []byte) (int, error) {
+	n, err := f.Conn.Read(p[:min(len(p), 1<<10)])
+	f.held.RLock()
+	defer f.held.RUnlock()
+	return n, err
+}
+
+func TestALockEndsSessionsOfAConnectionThatIsStuck(t *testing.T) {
+	h := newChanging(t, webRule)
+	raw, err := net.Dial("tcp", h.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.(*net.TCPConn).SetReadBuffer(4 << 10)
+	network := &frozen{Conn: raw}
+	conn, channels, requests, err := gossh.NewClientConn(network, h.addr, &gossh.ClientConfig{User: "web-1", Auth: []gossh.AuthMethod{gossh.PublicKeys(h.alice)}, HostKeyCallback: gossh.InsecureIgnoreHostKey()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := gossh.NewClient(conn, channels, requests)
+	defer client.Close()
+	const many = 6
+	var all []*started
+	for range many {
+		all = append(all, start(t, client, false, "read x; cat /dev/zero"))
+	}
+	network.held.Lock()
+	defer network.held.Unlock()
+	for _, s := range all {
+		io.WriteString(s.in, "\n")
+	}
+	wire := h.server.running.all()[0].conn.wire
+	for full := false; !full; {
+		wire.mu.Lock()
+		full = len(wire.queue) > queueSize-64<<10
+		wire.mu.Unlock()
+	}
+	h.lock(authz.Lock{ID: "l1", Person: "alice", By: "root"})
+	h.server.Judge()
+	h.awaitTimes(audit.SessionClose, many)
 }
 
 // awaitTimes returns when an event is so often in the record.
