@@ -66,6 +66,20 @@ func shown(t *testing.T, dir string, s *Session) string {
 	return string(b)
 }
 
+func TestARecordingSaysWhatItWasFor(t *testing.T) {
+	dir := t.TempDir()
+	m := alice(xterm)
+	m.Reason = `INC-7: "quoted" \u202e`
+	s := begin(t, opened(t, dir), m)
+	must(t, s.End(0, "", "exited"))
+	raw, err := os.ReadFile(filepath.Join(dir, s.recording.name))
+	must(t, err)
+	first, _, _ := strings.Cut(string(raw), "\n")
+	if want := `"env":{"TERM":"xterm-256color","REASON":"INC-7: \"quoted\" \\u202e"}}`; !strings.HasSuffix(first, want) {
+		t.Errorf("header: %s", first)
+	}
+}
+
 func TestARecordingTellsTheSession(t *testing.T) {
 	dir := t.TempDir()
 	s := begin(t, opened(t, dir), alice(xterm))

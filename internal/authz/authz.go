@@ -228,17 +228,20 @@ func (p *Policy) first(who Subject, what Request) (_ *rule, unknown bool) {
 }
 
 // Asks returns the terms of the rule that would decide, whatever is to be done to
-// the target, so that what they ask for can be asked at sign-in. They are zero
+// the target, so that what they ask for can be asked at sign-in. It is false
 // if the answer can only be no.
-func (p *Policy) Asks(who Subject, what Request) Terms {
+func (p *Policy) Asks(who Subject, what Request) (Terms, bool) {
 	if p.unaskable(who, what) != "" || p.lock(who, what) != nil {
-		return Terms{}
+		return Terms{}, false
 	}
 	r, unknown := p.first(who, what)
-	if r == nil || unknown || r.deny != "" || r.refuses(who, what) != "" {
-		return Terms{}
+	if unknown || r != nil && r.deny != "" {
+		return Terms{}, false
 	}
-	return r.terms
+	if r != nil && r.refuses(who, what) == "" {
+		return r.terms, true
+	}
+	return Terms{}, p.grant(who, what) != nil
 }
 
 // AsksAnything tells whether any rule has something to ask at sign-in.

@@ -110,8 +110,8 @@ func (s *session) environment(ask ask, who authz.Subject, target *router.Target,
 	return env
 }
 
-// asked is what a client asked for, in words.
-func asked(ask ask) string {
+// askedFor is what a client asked for, in words.
+func askedFor(ask ask) string {
 	if ask.kind == authz.Shell {
 		return "a shell"
 	}

@@ -123,16 +123,22 @@ people:
   bob: {keys: ["%s"]}
 rules:
 %s`, authorized(h.alice), authorized(h.bob), rules)
+	return policyOf(h.t, text)
+}
+
+// policyOf reads a policy.
+func policyOf(t testing.TB, text string) *authz.Policy {
+	t.Helper()
 	var file struct {
 		People authz.People `yaml:"people"`
 		Rules  authz.Rules  `yaml:"rules"`
 	}
 	if err := strictyaml.Decode("policy", []byte(text), &file); err != nil {
-		h.t.Fatal(err)
+		t.Fatal(err)
 	}
 	p, err := authz.New(authz.Document{People: file.People, Rules: file.Rules}, authz.Known{Profiles: []string{"general", "restricted"}, Runtimes: []string{"docker", "pid"}, Images: []string{"a", "b"}})
 	if err != nil {
-		h.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return p
 }

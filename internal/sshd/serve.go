@@ -51,6 +51,9 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	if full, ok := s.sit(ask, who, target, decision); !ok {
 		return full
 	}
+	if denied := s.withhold(ask, who, target, decision); denied != nil {
+		return *denied
+	}
 	s.tools, err = s.server.Tools(decision.Terms.Image)
 	if err != nil {
 		return s.deny(ask, who, target, authz.Decision{Rule: decision.Rule, Why: err.Error()})
@@ -67,6 +70,9 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	s.record, err = s.server.Record.Begin(s.meta(ask, who, target, decision, given))
 	if err != nil {
 		return unrecorded(err)
+	}
+	if err := s.alarm(ask, who, target, decision); err != nil {
+		return unalarmed(err)
 	}
 	s.streams, err = s.open()
 	if err != nil {
@@ -99,7 +105,11 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 // disk; and only then CLOSE, upon which ssh(1) returns.
 func (s *session) run(ctx context.Context, ask ask) {
 	defer s.letGo()
+	asked := time.Now()
 	ending := s.serveGuarded(ctx, ask)
+	if ending.words == s.nothing() {
+		s.alike(ctx, asked)
+	}
 	said := s.farewell(ctx, ending)
 	if err := s.endRecord(ending); err != nil && said && ending.code != codeUnrecorded {
 		s.tellStatus(endUnrecorded) // once more: clients take the last
@@ -140,16 +150,19 @@ func (s *session) resolve(ctx context.Context) (*router.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.server.Targets.Resolve(ctx, ref)
+	target, err := s.server.Targets.Resolve(ctx, ref)
+	s.found = isFound(err)
+	return target, err
 }
 
 func (s *session) question(ask ask, target authz.Target) authz.Request {
 	return authz.Request{
-		Target:  target,
-		Kind:    ask.kind,
-		Command: ask.command,
-		Time:    time.Now(),
-		From:    s.conn.from,
+		Target:     target,
+		BreakGlass: s.spelt.breakGlass,
+		Kind:       ask.kind,
+		Command:    ask.command,
+		Time:       time.Now(),
+		From:       s.conn.from,
 	}
 }
 
@@ -184,17 +197,19 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 		Privileges: (*audit.Privileges)(&given),
 		Person:     s.person(who),
 		Client:     s.client(),
-		Login:      s.login,
+		Login:      s.spelt.typed,
 		Target:     *Recorded(target),
 		Rule:       d.Rule,
 		Profile:    d.Terms.Profile,
+		Reason:     s.reason,
+		BreakGlass: emergency(d.Terms),
 		Kind:       string(ask.kind),
 		Command:    ask.command,
 		Argv:       d.Argv,
 		Tools:      s.tools.ID(),
 	}
 	if who.Bounds.Command != "" {
-		m.Kind, m.Command, m.Asked = string(authz.Exec), d.Command, asked(ask)
+		m.Kind, m.Command, m.Asked = string(authz.Exec), d.Command, askedFor(ask)
 	}
 	if d.Terms.Output == authz.OutputNone {
 		m.Output = audit.Unkept
@@ -206,7 +221,7 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 }
 
 func (s *session) person(who authz.Subject) audit.Person {
-	return audit.Person{Name: who.Person, Key: gossh.FingerprintSHA256(s.key), Groups: who.Groups}
+	return personOf(who, s.key)
 }
 
 func (s *session) client() audit.Client { return s.conn.client(string(s.peer.ClientVersion())) }
@@ -239,15 +254,16 @@ func (s *session) deny(ask ask, who authz.Subject, target *router.Target, d auth
 		Event:   audit.SessionDenied,
 		Person:  &person,
 		Client:  &client,
-		Login:   s.login,
+		Login:   s.spelt.typed,
 		Target:  Recorded(target),
 		Rule:    d.Rule,
+		Reason:  s.reason,
 		Command: ask.command,
 		Detail:  d.Why,
 	})
 	return ending{
 		code:   codeFailed,
-		words:  audit.Printable(brief(s.login)) + ": no container of that name is yours to enter",
+		words:  s.nothing(),
 		reason: "denied",
 		err:    err,
 	}

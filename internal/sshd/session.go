@@ -22,14 +22,17 @@ type session struct {
 	server *Server
 	peer   *gossh.ServerConn
 	login  string          // the container, as the person named it
+	spelt  login           // the whole of it
 	key    gossh.PublicKey // the person, as they have proved
+	given  given           // and besides
 	ch     gossh.Channel
 
 	// What was asked for so far. Only the request loop touches these, until
 	// it starts serve, and then only serve does.
 	pty     *terminal
 	env     []string
-	wanted  []variable // that a rule may allow
+	wanted  []variable        // that a rule may allow
+	reasons map[string]string // by the variable that brought it
 	started bool
 
 	// What is asked while the command runs. The latest size is all that
@@ -39,7 +42,10 @@ type session struct {
 	resized chan struct{}
 	signals chan unix.Signal
 
+	found bool // something of that name is there
+
 	// What serve has opened so far.
+	reason  string // that its rule asks for
 	tools   Tools
 	record  *audit.Session
 	streams *streams
@@ -81,12 +87,16 @@ func (c *conn) openSession(_ *ssh.Server, peer *gossh.ServerConn, newChannel gos
 		return
 	}
 	c.keepWatch(peer)
+	spelt := parseLogin(peer.User())
+	besides, _ := peer.Permissions.ExtraData[answered{}].(given)
 	s := &session{
 		conn:    c,
 		server:  c.server,
 		peer:    peer,
-		login:   peer.User(),
+		login:   spelt.name,
+		spelt:   spelt,
 		key:     peer.Permissions.ExtraData[proved{}].(gossh.PublicKey),
+		given:   besides,
 		ch:      ch,
 		resized: make(chan struct{}, 1),
 		signals: make(chan unix.Signal, 8),
@@ -148,7 +158,7 @@ func (s *session) request(req *gossh.Request) (*ask, bool) {
 }
 
 func (s *session) refuse(detail string) bool {
-	s.conn.refuse(s.login, detail)
+	s.conn.refuse(s.spelt.typed, detail)
 	return false
 }
 
@@ -199,6 +209,9 @@ func (s *session) wantTerminal(payload []byte) bool {
 func (s *session) wantEnv(payload []byte) bool {
 	if s.started || len(s.env)+len(s.wanted) >= maxEnv {
 		return false
+	}
+	if s.wantReason(payload) {
+		return true
 	}
 	if pair, err := parseEnv(payload); err == nil {
 		s.env = append(s.env, pair)

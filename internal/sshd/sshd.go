@@ -49,6 +49,10 @@ type Server struct {
 	// for the record, why there are none. It is asked once for each session.
 	Tools func(demand string) (Tools, error)
 
+	// TOTP takes a one-time password of a person whose secret is in that file, or
+	// tells, for the record, why not. It takes none twice. Nil takes none at all.
+	TOTP func(person, secretFile, code string) error
+
 	Record   *audit.Log
 	HostKeys []gossh.Signer
 	Logger   *slog.Logger // nil: slog.Default
@@ -86,7 +90,7 @@ type Limits struct {
 	PerAddress  int           // of these, from one address (IPv6: one /64); 32. Signed in, eight times as many
 	Sessions    int           // of one connection; 64
 	AuthTries   int           // failed sign-ins of one connection; 6
-	LoginGrace  time.Duration // to sign in; 30 s
+	LoginGrace  time.Duration // to sign in; 30 s. Four times as long where something is asked
 	Keepalive   time.Duration // between questions whether a client is there; after three without an answer it is not; 15 s
 }
 
