@@ -561,3 +561,25 @@ func FuzzReadRecording(f *testing.F) {
 		}
 	})
 }
+
+func TestAScreenThatIsNotToBeRecordedIsInTheJournalAlone(t *testing.T) {
+	dir := t.TempDir()
+	m := alice(xterm)
+	m.Output, m.Asked = Unkept, "what it asked for"
+	s := begin(t, opened(t, dir), m)
+	fmt.Fprint(s.Output(io.Discard), "secret")
+	s.Resize(80, 24)
+	must(t, s.End(0, "", "exited"))
+
+	all := records(t, dir)
+	open, closed := all[1], all[2]
+	if open.PTY == nil || open.Output != Unkept || open.Asked != m.Asked || open.Recording != nil {
+		t.Errorf("open: %+v", open)
+	}
+	if closed.Output != Unkept || closed.Asked != "" || closed.Recording != nil || closed.Exit.BytesOut != 6 {
+		t.Errorf("close: %+v", closed)
+	}
+	if files, err := os.ReadDir(filepath.Join(dir, "recordings")); err != nil || len(files) != 0 {
+		t.Errorf("%v, %v", files, err)
+	}
+}

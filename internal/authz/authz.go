@@ -101,7 +101,7 @@ type Request struct {
 	BreakGlass bool // the login was spelt breakglass+NAME
 	Kind       Kind
 	Command    string // of an exec, as the client sent it
-	Object     string // of forward and reverse HOST:PORT; of env the name; of transfers Up or Down
+	Object     string // of forward and reverse HOST:PORT; of env the name; of transfers Up or Down, or neither for both
 	Time       time.Time
 	From       netip.Addr
 }
@@ -170,7 +170,7 @@ func (p *Policy) Decide(who Subject, what Request) Decision {
 	if l := p.lock(who, what); l != nil {
 		return Decision{Rule: "lock " + l.ID, Why: l.why()}
 	}
-	what = bound(who, what)
+	what = transferring(bound(who, what))
 	r, unknown := p.first(who, what)
 	switch {
 	case unknown:

@@ -106,16 +106,23 @@ func (h *hall) serve() {
 
 func (h *hall) policy() *authz.Policy {
 	h.t.Helper()
+	return h.policyOf(`
+  - {name: with-a, who: [alice], targets: [{name: web-a}], allow: [shell], terms: {image: a}}
+  - {name: with-b, who: [alice], targets: [{name: web-b}], allow: [shell], terms: {image: b}}
+  - {name: web, who: [alice], targets: [{name: "web-*"}], allow: [shell]}
+  - {name: look, who: [bob], targets: [{name: web-1}], allow: [exec: ["/bin/echo *", "/bin/nothing", "/etc/passwd"]]}
+`)
+}
+
+// policyOf makes a policy of rules.
+func (h *hall) policyOf(rules string) *authz.Policy {
+	h.t.Helper()
 	text := fmt.Sprintf(`
 people:
   alice: {keys: ["%s"], groups: [ops]}
   bob: {keys: ["%s"]}
 rules:
-  - {name: with-a, who: [alice], targets: [{name: web-a}], allow: [shell], terms: {image: a}}
-  - {name: with-b, who: [alice], targets: [{name: web-b}], allow: [shell], terms: {image: b}}
-  - {name: web, who: [alice], targets: [{name: "web-*"}], allow: [shell]}
-  - {name: look, who: [bob], targets: [{name: web-1}], allow: [exec: ["/bin/echo *", "/bin/nothing", "/etc/passwd"]]}
-`, authorized(h.alice), authorized(h.bob))
+%s`, authorized(h.alice), authorized(h.bob), rules)
 	return policyOf(h.t, text)
 }
 
@@ -129,7 +136,7 @@ func policyOf(t testing.TB, text string) *authz.Policy {
 	if err := strictyaml.Decode("policy", []byte(text), &file); err != nil {
 		t.Fatal(err)
 	}
-	p, err := authz.New(authz.Document{People: file.People, Rules: file.Rules}, authz.Known{Profiles: []string{"general"}, Runtimes: []string{"docker", "pid"}, Images: []string{"a", "b"}})
+	p, err := authz.New(authz.Document{People: file.People, Rules: file.Rules}, authz.Known{Profiles: []string{"general", "restricted"}, Runtimes: []string{"docker", "pid"}, Images: []string{"a", "b"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -23,7 +22,7 @@ import (
 func (s *session) serve(ctx context.Context, ask ask) ending {
 	// The key was proved for the connection. Whose it is may have changed since.
 	policy := s.server.Policy()
-	who, err := policy.Identify(authz.Credential{Key: s.key, From: s.conn.from, Time: time.Now()})
+	who, err := s.identify(policy)
 	if err != nil {
 		return s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
 	}
@@ -37,9 +36,20 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	for _, w := range target.Warnings {
 		s.server.Logger.Warn("looking for a container", "login", brief(s.login), "err", w)
 	}
-	decision := policy.Decide(who, s.question(ask, judged(target)))
-	if !decision.Allow {
-		return s.deny(ask, who, target, decision)
+	question := s.question(ask, judged(target))
+	decision := policy.Decide(who, question)
+	switch {
+	case !decision.Allow:
+		denied := s.deny(ask, who, target, decision)
+		denied.words = cmp.Or(transferOff(policy, who, question), denied.words)
+		return denied
+	case s.pty != nil && who.Bounds.NoPTY:
+		return s.deny(ask, who, target, authz.Decision{Rule: decision.Rule, Why: "the key is not for terminals"})
+	case ask.kind == authz.SFTP:
+		return s.unserved(ask)
+	}
+	if full, ok := s.sit(ask, who, target, decision); !ok {
+		return full
 	}
 	if denied := s.withhold(ask, who, target, decision); denied != nil {
 		return *denied
@@ -82,9 +92,10 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	s.keep(process)
 	s.conn.settle()
 
-	if s.pty != nil && ask.kind == authz.Shell {
+	if s.pty != nil && decision.Command == "" && ask.kind == authz.Shell {
 		s.streams.greeting = s.greeting(who, target, decision)
 	}
+	s.stand(policy, standing{who, question, decision})
 	s.streams.flow(process)
 	return s.attend(ctx, process, target)
 }
@@ -99,14 +110,14 @@ func (s *session) run(ctx context.Context, ask ask) {
 	if ending.words == s.nothing() {
 		s.alike(ctx, asked)
 	}
-	s.tellStatus(ending)
 	said := s.farewell(ctx, ending)
 	if err := s.endRecord(ending); err != nil && said && ending.code != codeUnrecorded {
 		s.tellStatus(endUnrecorded) // once more: clients take the last
 		s.tell(endUnrecorded.words)
 	}
 	s.streams.gone()
-	if said { // or somebody still writes, and CloseWrite must not run beside it
+	s.seat.Close() // before the client can come again
+	if said {      // or somebody still writes, and CloseWrite must not run beside it
 		s.ch.CloseWrite()
 	}
 	s.ch.Close()
@@ -197,6 +208,12 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 		Argv:       d.Argv,
 		Tools:      s.tools.ID(),
 	}
+	if who.Bounds.Command != "" {
+		m.Kind, m.Command, m.Asked = string(authz.Exec), d.Command, askedFor(ask)
+	}
+	if d.Terms.Output == authz.OutputNone {
+		m.Output = audit.Unkept
+	}
 	if s.pty != nil {
 		m.PTY = &audit.PTY{Term: s.pty.term, Cols: s.pty.size.Cols, Rows: s.pty.size.Rows}
 	}
@@ -279,6 +296,9 @@ func (s *session) attend(ctx context.Context, p process, target *router.Target) 
 			return unrecordable
 		case <-ctx.Done():
 			return left(context.Cause(ctx))
+		case e := <-s.over:
+			go s.kill(p) // at once, whatever the client reads; gone waits for it
+			return e
 		case sig := <-s.signals:
 			if err := p.Signal(sig); err != nil {
 				s.server.Logger.Debug("signal", "session", s.record.ID(), "signal", sig, "err", err)
@@ -287,6 +307,11 @@ func (s *session) attend(ctx context.Context, p process, target *router.Target) 
 			s.streams.resize(s.size())
 		}
 	}
+}
+
+func (s *session) kill(p process) {
+	defer s.server.guard("end of a command")
+	p.End()
 }
 
 func (s *session) size() size {
@@ -326,6 +351,8 @@ type ending struct {
 	reason audit.Reason   // for the record
 	words  string         // for the person, if there is something to say
 	err    error          // for the log, if it is our fault
+
+	patience time.Duration // with a client that does not read; zero: the usual
 }
 
 // The exit codes of what is not a command's own ending.
@@ -441,8 +468,8 @@ func (s *session) tellStatus(e ending) {
 // that reads no more.
 const patience = 5 * time.Second
 
-// farewell kills what the command has left behind, so that its output ends,
-// brings the rest of it to the client, and says the last words. A client may
+// farewell tells how it ended, kills what the command has left behind, so that
+// its output ends, brings the rest of it to the client, and says the last words. A client may
 // take its time to read what a command has written; but not if the session was
 // ended from outside. It reports whether the client has it all.
 func (s *session) farewell(ctx context.Context, e ending) bool {
@@ -450,6 +477,7 @@ func (s *session) farewell(ctx context.Context, e ending) bool {
 	go func() { // ends at the latest when the client has closed its end
 		defer close(said)
 		defer s.server.guard("farewell")
+		s.tellStatus(e)
 		s.streams.finish()
 		s.tell(e.words)
 	}()
@@ -458,13 +486,15 @@ func (s *session) farewell(ctx context.Context, e ending) bool {
 		case <-said:
 			return true
 		case <-ctx.Done():
+		case late := <-s.over:
+			e.patience = late.patience
 		}
 	}
 	select {
 	case <-said:
 		return true
 	case <-s.left:
-	case <-time.After(patience):
+	case <-time.After(cmp.Or(e.patience, patience)):
 	}
 	return false
 }
@@ -473,16 +503,23 @@ func (s *session) tell(words string) {
 	if words == "" {
 		return
 	}
-	words = "cartsshd: " + words
+	words = s.line(words)
 	if s.pty == nil {
-		fmt.Fprintf(s.ch.Stderr(), "%s\n", words)
+		io.WriteString(s.ch.Stderr(), words)
 		return
 	}
-	// A client with a terminal has it in raw mode, with the cursor anywhere.
-	words = "\r\n" + words + "\r\n"
 	if _, err := io.WriteString(s.screen(), words); errors.Is(err, audit.ErrUnrecorded) {
 		io.WriteString(s.ch, words) // ours, and the last: why nothing more is shown
 	}
+}
+
+// line is what the session itself says to the person. A client with a terminal
+// has it in raw mode, with the cursor anywhere.
+func (s *session) line(words string) string {
+	if s.pty == nil {
+		return "cartsshd: " + words + "\n"
+	}
+	return "\r\ncartsshd: " + words + "\r\n"
 }
 
 // screen is where the output of a terminal goes: by way of its recording.

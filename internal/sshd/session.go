@@ -31,6 +31,7 @@ type session struct {
 	// it starts serve, and then only serve does.
 	pty     *terminal
 	env     []string
+	wanted  []variable        // that a rule may allow
 	reasons map[string]string // by the variable that brought it
 	started bool
 
@@ -48,7 +49,12 @@ type session struct {
 	tools   Tools
 	record  *audit.Session
 	streams *streams
+	seat    *taken
+	clock   *clock
 	kept    []io.Closer
+
+	standing standing
+	over     chan ending // takes one, from whoever ends the session
 
 	left chan struct{} // closed when the client has closed the channel, or is gone
 }
@@ -95,6 +101,7 @@ func (c *conn) openSession(_ *ssh.Server, peer *gossh.ServerConn, newChannel gos
 		resized: make(chan struct{}, 1),
 		signals: make(chan unix.Signal, 8),
 		left:    make(chan struct{}),
+		over:    make(chan ending, 1),
 	}
 	s.hear(requests)
 }
@@ -145,8 +152,7 @@ func (s *session) request(req *gossh.Request) (*ask, bool) {
 	case "keepalive@openssh.com":
 		return nil, true
 	case "subsystem":
-		name, _ := parseSubsystem(req.Payload)
-		return nil, s.refuse("subsystem " + brief(name))
+		return s.subsystem(req)
 	}
 	return nil, s.refuse(brief(req.Type)) // x11-req, auth-agent-req@openssh.com …
 }
@@ -173,9 +179,23 @@ func (s *session) begin(req *gossh.Request) (*ask, bool) {
 	return &ask{kind: authz.Exec, command: command}, true
 }
 
+// subsystem hears of sftp, so that the person can be told why there is none. Its
+// client shows what comes on stderr, and says little itself.
+func (s *session) subsystem(req *gossh.Request) (*ask, bool) {
+	name, err := parseSubsystem(req.Payload)
+	if err != nil || name != "sftp" || s.started {
+		return nil, s.refuse("subsystem " + brief(name))
+	}
+	s.started = true
+	return &ask{kind: authz.SFTP}, true
+}
+
 func (s *session) wantTerminal(payload []byte) bool {
 	if s.started || s.pty != nil {
 		return s.refuse("pty-req: too late")
+	}
+	if who, _ := s.identify(s.server.Policy()); who.Bounds.NoPTY {
+		return s.refuse("pty-req: the key is not for terminals")
 	}
 	pty, err := parsePTY(payload)
 	if err != nil {
@@ -187,17 +207,21 @@ func (s *session) wantTerminal(payload []byte) bool {
 
 // wantEnv refuses quietly: clients send their whole SendEnv.
 func (s *session) wantEnv(payload []byte) bool {
-	if s.started || len(s.env) >= maxEnv {
+	if s.started || len(s.env)+len(s.wanted) >= maxEnv {
 		return false
 	}
 	if s.wantReason(payload) {
 		return true
 	}
-	pair, err := parseEnv(payload)
+	if pair, err := parseEnv(payload); err == nil {
+		s.env = append(s.env, pair)
+		return true
+	}
+	v, err := parseVariable(payload)
 	if err != nil {
 		return false
 	}
-	s.env = append(s.env, pair)
+	s.wanted = append(s.wanted, v)
 	return true
 }
 

@@ -10,7 +10,7 @@
 // used: PITFALLS of it are a test each in this package.
 //
 // Only sessions are served. Forwarding, agents, X11 and subsystems are refused
-// and recorded. If you want a general SSH server, this is not it.
+// and recorded, sftp with words. If you want a general SSH server, this is not it.
 package sshd
 
 import (
@@ -65,10 +65,14 @@ type Server struct {
 	once      sync.Once
 	strangers gate
 	everyone  gate
+	running   running
 
 	// Seams for tests; nil is the real one.
 	start   func(*nsexec.Cmd) (process, error)
 	openTTY func() (*nsexec.TTY, error)
+
+	identify func(*authz.Policy, authz.Credential) (authz.Subject, error)
+	leave    time.Duration
 }
 
 // Tools are a tools image. Whoever has it may mount it until they close it, even
