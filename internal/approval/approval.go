@@ -183,46 +183,45 @@ func (w *Waiting) isOver() bool {
 	}
 }
 
-// Approve counts somebody's approval of a request, once it is recorded. It
-// returns all who have approved so far.
-func (t *Table) Approve(id string, by Approver) ([]Approver, error) {
+// Approve counts somebody's approval of a request, once it is recorded.
+func (t *Table) Approve(id string, by Approver) (*Waiting, error) {
 	w := t.find(id)
 	switch {
 	case w == nil:
 		return nil, ErrNothing
-	case w.isOf(by):
+	case w.Own(by):
 		return nil, ErrOwn
 	case !w.May(by):
 		return nil, ErrNothing
 	}
-	return w.approve(by)
+	return w, w.approve(by)
 }
 
-func (w *Waiting) approve(by Approver) ([]Approver, error) {
+func (w *Waiting) approve(by Approver) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.isOver() {
-		return nil, ErrNothing
+		return ErrNothing
 	}
 	key := Fingerprint(by.Key)
 	if slices.ContainsFunc(w.approvers, func(a Approver) bool { return a.same(by.Name, key) }) {
-		return nil, ErrAlready
+		return ErrAlready
 	}
 	all := append(slices.Clone(w.approvers), by)
 	if err := w.Record(all); err != nil {
-		return nil, err
+		return err
 	}
 	w.approvers = all
 	if len(all) >= w.Count {
 		w.decide(nil)
 	}
-	return slices.Clone(all), nil
+	return nil
 }
 
 // Deny ends a request. Whoever may approve it may deny it.
 func (t *Table) Deny(id string, by Approver) error {
 	w := t.find(id)
-	if w == nil || w.isOf(by) || !w.May(by) || !w.end(&DeniedError{by}) {
+	if w == nil || w.Own(by) || !w.May(by) || !w.end(&DeniedError{by}) {
 		return ErrNothing
 	}
 	return nil
@@ -230,7 +229,7 @@ func (t *Table) Deny(id string, by Approver) error {
 
 // List returns what somebody may approve, the oldest first.
 func (t *Table) List(by Approver) []*Waiting {
-	list := slices.DeleteFunc(t.all(), func(w *Waiting) bool { return w.isOf(by) || !w.May(by) })
+	list := slices.DeleteFunc(t.all(), func(w *Waiting) bool { return w.Own(by) || !w.May(by) })
 	slices.SortFunc(list, func(a, b *Waiting) int { return a.Asked.Compare(b.Asked) })
 	return list
 }
@@ -239,7 +238,7 @@ func (t *Table) List(by Approver) []*Waiting {
 // and to the one who waits.
 func (t *Table) See(id string, who Approver) (*Waiting, error) {
 	w := t.find(id)
-	if w == nil || !w.isOf(who) && !w.May(who) {
+	if w == nil || !w.Own(who) && !w.May(who) {
 		return nil, ErrNothing
 	}
 	return w, nil

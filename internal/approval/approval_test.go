@@ -84,8 +84,8 @@ func TestEachApproverCountsOnce(t *testing.T) {
 	if w.isOver() {
 		t.Fatal("one was enough")
 	}
-	if all, err := table.Approve(w.ID, person(t, "dave")); err != nil || len(all) != 2 {
-		t.Fatalf("%+v, %v", all, err)
+	if _, err := table.Approve(w.ID, person(t, "dave")); err != nil {
+		t.Fatal(err)
 	}
 	if by, err := w.Wait(t.Context()); err != nil || len(by) != 2 {
 		t.Errorf("%+v, %v", by, err)

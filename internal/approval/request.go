@@ -74,9 +74,9 @@ func word(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-// isOf tells whether a request is somebody's own: it is if the person is the
+// Own tells whether a request is somebody's own: it is if the person is the
 // same, by whichever key, and if the key is the same, by whichever name.
-func (r Request) isOf(who Approver) bool { return who.same(r.Person, r.Key) }
+func (r Request) Own(who Approver) bool { return who.same(r.Person, r.Key) }
 
 // short is a duration without the parts of it that are zero: 10m, not 10m0s.
 func short(d time.Duration) string {

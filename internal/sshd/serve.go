@@ -27,6 +27,9 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	if err != nil {
 		return s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
 	}
+	if s.login == deskLogin {
+		return s.serveDesk(ctx, ask, who)
+	}
 	target, err := s.resolve(ctx)
 	if err != nil {
 		denied := s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
@@ -40,6 +43,10 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	decision := policy.Decide(who, s.question(ask, judged(target)))
 	if !decision.Allow {
 		return s.deny(ask, who, target, decision)
+	}
+	who, decision, err = s.approved(ctx, ask, who, target, decision)
+	if err != nil {
+		return s.unapproved(ask, who, target, decision, err)
 	}
 	s.tools, err = s.server.Tools(decision.Terms.Image)
 	if err != nil {
@@ -177,6 +184,7 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 		Target:     *Recorded(target),
 		Rule:       d.Rule,
 		Profile:    d.Terms.Profile,
+		Approvers:  s.approvers,
 		Kind:       string(ask.kind),
 		Command:    ask.command,
 		Argv:       d.Argv,

@@ -38,6 +38,12 @@ type session struct {
 	resized chan struct{}
 	signals chan unix.Signal
 
+	reason string // that the person gave
+
+	// Of a session that has waited for approval.
+	approvers []audit.Approver
+	ahead     *typeahead // nil: nothing was typed meanwhile
+
 	// What serve has opened so far.
 	tools   Tools
 	record  *audit.Session

@@ -27,6 +27,7 @@ import (
 
 	gossh "golang.org/x/crypto/ssh"
 
+	"github.com/cartsshd/cartsshd/internal/approval"
 	"github.com/cartsshd/cartsshd/internal/audit"
 	"github.com/cartsshd/cartsshd/internal/authz"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
@@ -48,6 +49,10 @@ type Server struct {
 	// Tools returns the tools that a rule demands ([authz.Terms]), or tells,
 	// for the record, why there are none. It is asked once for each session.
 	Tools func(demand string) (Tools, error)
+
+	// Approvals are the sessions that wait for somebody to let them begin; nil:
+	// a table of its own.
+	Approvals *approval.Table
 
 	Record   *audit.Log
 	HostKeys []gossh.Signer
@@ -109,6 +114,9 @@ func (s *Server) setUp() {
 	s.Limits = s.Limits.orDefault()
 	s.everyone.max, s.everyone.each = s.Limits.Connections, 8*s.Limits.PerAddress
 	s.strangers.max, s.strangers.each = s.Limits.Strangers, s.Limits.PerAddress
+	if s.Approvals == nil {
+		s.Approvals = new(approval.Table)
+	}
 	if s.Logger == nil {
 		s.Logger = slog.Default()
 	}

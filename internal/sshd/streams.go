@@ -146,7 +146,7 @@ func (st *streams) flow(p process) {
 
 func (st *streams) feed() {
 	defer st.session.server.guard("input")
-	err := feed(st.session.record.Input(st.input), st.session.ch)
+	err := feed(st.session.record.Input(st.input), st.session.input())
 	switch {
 	case err != nil: // the command does not read any more
 	case st.tty != nil:
