@@ -52,6 +52,8 @@ func newLobby(t *testing.T, approve string, adjust ...func(*Server)) *lobby {
 	l.rule(l.policy(t, "carol, dave", "approve: "+approve))
 	adjust = append(adjust, func(s *Server) { s.Policy = func() *authz.Policy { return (*l.now.Load())() } })
 	l.hall = newHallOf(t, l.signers["alice"], adjust...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.containers[deskLogin] = sleeper(t)
 	return l
 }
@@ -554,5 +556,25 @@ func TestOnePersonMayNotFillTheTable(t *testing.T) {
 	l.wait(t, "echo ran")
 	if got := l.as("alice", "web-1").run(nil, "echo ran"); got.code != 255 || got.err != "cartsshd: too many sessions of yours wait for approval already\n" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Or it could have itself approved now, and begin when nobody thinks of it.
+func TestAClientThatDoesNotReadIsNotLeftWaiting(t *testing.T) {
+	l := newLobby(t, waitsAwhile)
+	c := l.signedIn(0)
+	c.exec("echo ran")
+	carol := approval.Approver{Name: "carol", Key: l.signers["carol"].PublicKey()}
+	var waiting []*approval.Waiting
+	for len(waiting) == 0 {
+		waiting = l.server.Approvals.List(carol)
+	}
+	if got := l.desk("carol", "approve "+waiting[0].ID); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	c.expect(msgChannelRequest) // exit-status
+	c.conn.Close()
+	if denied := l.recorded(audit.SessionDenied); len(denied) != 1 || denied[0].Detail != string(errDeaf) {
+		t.Errorf("%+v", denied)
 	}
 }

@@ -130,7 +130,7 @@ func (d *desk) approve(id string) ending {
 // hint is for whoever has nothing to send, and would wait for an answer.
 func (d *desk) hint(id string) {
 	if d.pty == nil {
-		fmt.Fprintf(d.ch.Stderr(), "cartsshd: %s is not yours to approve by yourself: reading a signature\n", audit.Printable(brief(id)))
+		fmt.Fprintf(d.ch.Stderr(), "cartsshd: %s is not yours to approve by yourself: reading a signature (^C to leave)\n", audit.Printable(brief(id)))
 	}
 }
 

@@ -443,6 +443,7 @@ func (s *session) farewell(ctx context.Context, e ending) bool {
 		defer close(said)
 		defer s.server.guard("farewell")
 		s.streams.finish()
+		s.saying.Wait()
 		s.tell(e.words)
 	}()
 	if e.status != nil {

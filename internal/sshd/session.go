@@ -42,7 +42,8 @@ type session struct {
 
 	// Of a session that has waited for approval.
 	approvers []audit.Approver
-	ahead     *typeahead // nil: nothing was typed meanwhile
+	saying    sync.WaitGroup // that it waits, and for what
+	ahead     *typeahead     // nil: nothing was typed meanwhile
 
 	// What serve has opened so far.
 	tools   Tools

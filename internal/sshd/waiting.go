@@ -67,6 +67,8 @@ func (s *session) await(ctx context.Context, ask ask, who authz.Subject, target 
 	defer s.listen(giveUp)()
 	if err := s.say(ctx, instructions(r, d)); err != nil {
 		giveUp(err)
+		w.Wait(ctx) // it is over, whatever was approved meanwhile
+		return nil, err
 	}
 	return w.Wait(ctx)
 }
@@ -217,15 +219,15 @@ func (s *session) unapproved(ask ask, who authz.Subject, target *router.Target, 
 // say tells the client something. A client that does not read is not waited for.
 func (s *session) say(ctx context.Context, text string) error {
 	said := make(chan struct{})
-	go func() { // ends at the latest when the channel is closed
+	s.saying.Go(func() { // ends at the latest when the channel is closed
 		defer s.server.guard("words")
+		defer close(said)
 		if s.pty == nil {
 			io.WriteString(s.ch.Stderr(), text)
-		} else {
-			io.WriteString(s.ch, strings.ReplaceAll(text, "\n", "\r\n"))
+			return
 		}
-		close(said)
-	}()
+		io.WriteString(s.ch, strings.ReplaceAll(text, "\n", "\r\n"))
+	})
 	select {
 	case <-said:
 		return nil
