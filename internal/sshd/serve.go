@@ -26,6 +26,9 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	if err != nil {
 		return s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
 	}
+	if s.login == deskLogin {
+		return s.serveDesk(ctx, ask, who)
+	}
 	target, err := s.resolve(ctx)
 	if err != nil {
 		denied := s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
@@ -53,6 +56,10 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	}
 	if denied := s.withhold(ask, who, target, decision); denied != nil {
 		return *denied
+	}
+	who, decision, err = s.approved(ctx, ask, who, target, decision)
+	if err != nil {
+		return s.unapproved(ask, who, target, decision, err)
 	}
 	s.tools, err = s.server.Tools(decision.Terms.Image)
 	if err != nil {
@@ -203,6 +210,7 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 		Profile:    d.Terms.Profile,
 		Reason:     s.reason,
 		BreakGlass: emergency(d.Terms),
+		Approvers:  s.approvers,
 		Kind:       string(ask.kind),
 		Command:    ask.command,
 		Argv:       d.Argv,
@@ -479,6 +487,7 @@ func (s *session) farewell(ctx context.Context, e ending) bool {
 		defer s.server.guard("farewell")
 		s.tellStatus(e)
 		s.streams.finish()
+		s.saying.Wait()
 		s.tell(e.words)
 	}()
 	if e.status != nil {

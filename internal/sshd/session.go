@@ -44,6 +44,11 @@ type session struct {
 
 	found bool // something of that name is there
 
+	// Of a session that has waited for approval.
+	approvers []audit.Approver
+	saying    sync.WaitGroup // that it waits, and for what
+	ahead     *typeahead     // nil: nothing was typed meanwhile
+
 	// What serve has opened so far.
 	reason  string // that its rule asks for
 	tools   Tools

@@ -27,6 +27,7 @@ import (
 
 	gossh "golang.org/x/crypto/ssh"
 
+	"github.com/cartsshd/cartsshd/internal/approval"
 	"github.com/cartsshd/cartsshd/internal/audit"
 	"github.com/cartsshd/cartsshd/internal/authz"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
@@ -52,6 +53,9 @@ type Server struct {
 	// TOTP takes a one-time password of a person whose secret is in that file, or
 	// tells, for the record, why not. It takes none twice. Nil takes none at all.
 	TOTP func(person, secretFile, code string) error
+	// Approvals are the sessions that wait for somebody to let them begin; nil:
+	// a table of its own.
+	Approvals *approval.Table
 
 	Record   *audit.Log
 	HostKeys []gossh.Signer
@@ -117,6 +121,9 @@ func (s *Server) setUp() {
 	s.Limits = s.Limits.orDefault()
 	s.everyone.max, s.everyone.each = s.Limits.Connections, 8*s.Limits.PerAddress
 	s.strangers.max, s.strangers.each = s.Limits.Strangers, s.Limits.PerAddress
+	if s.Approvals == nil {
+		s.Approvals = new(approval.Table)
+	}
 	if s.Logger == nil {
 		s.Logger = slog.Default()
 	}

@@ -153,7 +153,7 @@ func (st *streams) flow(p process) {
 
 func (st *streams) feed() {
 	defer st.session.server.guard("input")
-	err := feed(heard{st.session.clock, st.session.record.Input(st.input)}, st.session.ch)
+	err := feed(heard{st.session.clock, st.session.record.Input(st.input)}, st.session.input())
 	switch {
 	case err != nil: // the command does not read any more
 	case st.tty != nil:
