@@ -86,7 +86,7 @@ func TestTheSampleHasEveryKey(t *testing.T) {
 func TestWhatTheSampleHasInCommentsLoadsAsWell(t *testing.T) {
 	path := write(t, uncommented(t))
 	beside(t, path, "keys/dora", doraKey)
-	beside(t, path, "revoked.krl", "")
+	beside(t, path, "revoked.krl", "# nothing yet\n")
 	c, err := Load(path)
 	if err != nil {
 		t.Fatal(err)

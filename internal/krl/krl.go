@@ -51,6 +51,12 @@ type bitmap struct {
 // What it keeps is never more than a few times as large as data.
 func Parse(name string, data []byte) (*List, error) {
 	l := &List{keys: map[string]bool{}, sha1: map[string]bool{}, sha256: map[string]bool{}, issued: map[string]*issued{}}
+	at := strictyaml.Pos{File: name, Line: 1, Column: 1}
+	if len(data) == 0 {
+		// ssh-keygen empties a list before it writes it anew: who reads it right
+		// then must not believe that nothing is revoked.
+		return nil, strictyaml.Problems{at.Problemf("revocation list: is empty: write a # if nothing is revoked")}
+	}
 	if !strings.HasPrefix(string(data[:min(len(data), len(magic))]), magic) {
 		if err := l.text(name, string(data)); err != nil {
 			return nil, err
@@ -58,7 +64,6 @@ func Parse(name string, data []byte) (*List, error) {
 		return l, nil
 	}
 	if err := l.binary(data); err != nil {
-		at := strictyaml.Pos{File: name, Line: 1, Column: 1}
 		return nil, strictyaml.Problems{at.Problemf("revocation list: %v", err)}
 	}
 	for _, certs := range l.issued {

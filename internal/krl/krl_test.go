@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"go/parser"
+	"go/token"
 	"math"
 	"os"
 	"os/exec"
@@ -191,7 +193,7 @@ func TestAPlainFileHasAKeyALine(t *testing.T) {
 	if b.parse("authority").Revokes(b.key(b.cert("ca", "bob", "x", 1))) == "" {
 		t.Error("what a revoked authority signed is believed")
 	}
-	b.write("empty", "")
+	b.write("empty", "#\n")
 	if got := b.parse("empty").Revokes(b.key("alice.pub")); got != "" {
 		t.Errorf("an empty file: %q", got)
 	}
@@ -251,6 +253,7 @@ func TestWhatIsNoListIsRefused(t *testing.T) {
 		data []byte
 		want string
 	}{
+		{"nothing", nil, "is empty: write a # if nothing is revoked"},
 		{"only the magic", []byte("SSHKRL\n\x00"), "is cut short"},
 		{"another format", append([]byte("SSHKRL\n\x00"), 0, 0, 0, 2), "is of format 2, and only 1 is read"},
 		{"flags", header(1), "has flags 0x1, and none are known"},
@@ -339,4 +342,28 @@ func FuzzParse(f *testing.F) {
 		l.Revokes(publicKey())
 		l.Revokes(cert)
 	})
+}
+
+// It is a room: the others know it as a func.
+func TestItKnowsNoOtherRoom(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, source, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range f.Imports {
+			_, ours, ok := strings.Cut(i.Path.Value, "/internal/")
+			if ok && ours != `strictyaml"` && ours != `krl"` {
+				t.Errorf("%s imports %s", file, i.Path.Value)
+			}
+		}
+	}
 }
