@@ -141,9 +141,7 @@ func deref(s *Switch) Switch { return s != nil && *s }
 func (c *compiler) asked(p *Policy, t Test) Subject {
 	if principal, ok := strings.CutPrefix(t.Who.Value, "principal:"); ok {
 		who := Subject{Person: principal, Principals: []string{principal}, Certificate: &Certificate{}, Hardware: bool(t.HardwareKey)}
-		for _, g := range t.Groups {
-			who.Groups = append(who.Groups, string(g))
-		}
+		who.Groups = c.closure(t.Groups)
 		return who
 	}
 	who, ok := p.Subject(t.Who.Value)

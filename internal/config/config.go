@@ -15,7 +15,10 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/cartsshd/cartsshd/internal/authz"
+	"github.com/cartsshd/cartsshd/internal/krl"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/internal/strictyaml"
 )
@@ -23,19 +26,26 @@ import (
 // Config is all of config.yaml. The sample in the root of the repository is
 // the manual of its keys and defaults. All paths in it are absolute.
 type Config struct {
-	Listen   Address      `yaml:"listen"`
-	HostKey  string       `yaml:"host_key"`
-	Image    Images       `yaml:"image"`
-	Record   Record       `yaml:"record"`
-	State    State        `yaml:"state"`
-	Runtimes Runtimes     `yaml:"runtimes"`
-	Limits   Limits       `yaml:"limits"`
-	People   authz.People `yaml:"people"`
-	Rules    authz.Rules  `yaml:"rules"`
-	Tests    authz.Tests  `yaml:"tests"`
+	Listen   Address  `yaml:"listen"`
+	HostKey  string   `yaml:"host_key"`
+	Image    Images   `yaml:"image"`
+	Record   Record   `yaml:"record"`
+	State    State    `yaml:"state"`
+	Runtimes Runtimes `yaml:"runtimes"`
+	Limits   Limits   `yaml:"limits"`
 
-	// Policy is what People and Rules say.
+	People      authz.People      `yaml:"people"`
+	Groups      authz.Groups      `yaml:"groups"`
+	Authorities authz.Authorities `yaml:"authorities"`
+	Rules       authz.Rules       `yaml:"rules"`
+	Tests       authz.Tests       `yaml:"tests"`
+
+	// Policy is what People and Rules say, and what is between them.
 	Policy *authz.Policy `yaml:"-"`
+
+	// Files are those that Policy was read of, besides config.yaml itself: keys, and lists of what was
+	// revoked. When one changes, it is time to load all anew.
+	Files []string `yaml:"-"`
 }
 
 // Record is where sessions are recorded.
@@ -91,6 +101,8 @@ func (c *Config) known() authz.Known {
 		Namespaces:   nsexec.Namespaces,
 		User:         func(s string) error { _, err := nsexec.ParseUser(s); return err },
 		Zone:         zone,
+		Read:         c.readNamed,
+		Revoked:      revoked,
 	}
 	for _, image := range c.Image {
 		if image.Name != "" && !slices.Contains(known.Images, string(image.Name)) {
@@ -106,6 +118,30 @@ func zone(name string) (*time.Location, error) {
 		return nil, errors.New("is another on each host")
 	}
 	return time.LoadLocation(name)
+}
+
+// readNamed reads a file that the policy names. Whoever can change that one can
+// enter as well.
+func (c *Config) readNamed(path string) ([]byte, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > strictyaml.MaxSize {
+		return nil, fmt.Errorf("%s: is larger than %d MiB", path, strictyaml.MaxSize>>20)
+	}
+	if !slices.Contains(c.Files, path) {
+		c.Files = append(c.Files, path)
+	}
+	return data, nil
+}
+
+func revoked(name string, data []byte) (func(ssh.PublicKey) string, error) {
+	list, err := krl.Parse(name, data)
+	if err != nil {
+		return nil, err
+	}
+	return list.Revokes, nil
 }
 
 // Load reads the file at path. Who can change that file can enter everything,
@@ -162,7 +198,8 @@ func trusted(path string, info os.FileInfo) error {
 func parse(name, dir string, data []byte) (*Config, error) {
 	c := defaults()
 	unread := strictyaml.Decode(name, data, c)
-	policy, unwise := authz.New(authz.Document{People: c.People, Rules: c.Rules, Tests: c.Tests}, c.known())
+	c.anchorPolicy(dir)
+	policy, unwise := authz.New(authz.Document{People: c.People, Groups: c.Groups, Authorities: c.Authorities, Rules: c.Rules, Tests: c.Tests}, c.known())
 	if err := strictyaml.Join(unread, unwise); err != nil {
 		return nil, err
 	}
@@ -184,10 +221,37 @@ func (c *Config) anchor(dir string) {
 	}
 	paths = append(paths, c.Runtimes.paths()...)
 	for _, p := range paths {
-		if !filepath.IsAbs(*p) {
-			*p = filepath.Join(dir, *p)
+		*p = below(dir, *p)
+	}
+}
+
+// anchorPolicy does so for the policy's files, which are read before anything
+// else is sure. One that could not be decoded has no path.
+func (c *Config) anchorPolicy(dir string) {
+	anchor := func(list []strictyaml.At[string]) {
+		for i, path := range list {
+			if path.Value != "" {
+				list[i].Value = below(dir, path.Value)
+			}
 		}
 	}
+	for name, at := range c.People {
+		totp := []strictyaml.At[string]{at.Value.TOTP}
+		anchor(totp)
+		anchor(at.Value.AuthorizedKeys)
+		at.Value.TOTP = totp[0]
+		c.People[name] = at
+	}
+	for _, at := range c.Authorities {
+		anchor(at.Value.Revoked)
+	}
+}
+
+func below(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
 }
 
 // Address is a TCP address to listen on, host:port. Without a host it is every
