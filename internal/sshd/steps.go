@@ -79,7 +79,7 @@ func (s *session) terms(ctx context.Context, policy *authz.Policy, who authz.Sub
 		return authz.Terms{}, false
 	}
 	defer target.Close()
-	return policy.Asks(who, s.question(ask{kind: authz.Shell}, judged(target)))
+	return policy.Asks(who, s.question(ask{kind: authz.Shell}, Judged(target)))
 }
 
 func (s *steps) none() bool { return s.reason == nil && !s.code }

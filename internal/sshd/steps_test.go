@@ -512,7 +512,7 @@ func TestACertificateIsNobodysUntilThePolicySaysWhose(t *testing.T) {
 		t.Fatal("signed in")
 	}
 	failed := d.recorded(audit.SigninFailed)
-	if !slices.ContainsFunc(failed, func(r audit.Record) bool { return strings.Contains(r.Detail, "nobody's key") && r.Person == nil }) {
+	if !slices.ContainsFunc(failed, func(r audit.Record) bool { return strings.Contains(r.Detail, "no authority here") && r.Person == nil }) {
 		t.Fatalf("%+v", failed)
 	}
 }

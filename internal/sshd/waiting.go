@@ -146,7 +146,7 @@ func (s *session) askAgain(ask ask, target *router.Target) (*authz.Policy, authz
 	if err != nil {
 		return policy, who, authz.Decision{Why: err.Error()}
 	}
-	return policy, who, policy.Decide(who, s.question(ask, judged(target)))
+	return policy, who, policy.Decide(who, s.question(ask, Judged(target)))
 }
 
 // mayApprove tells whether an approver is still who they were, and among those
