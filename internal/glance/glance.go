@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 )
 
@@ -42,7 +43,20 @@ type mark struct {
 func (w *Watch) Look(paths ...string) {
 	w.paths = paths
 	w.settled = look(paths)
-	w.last = w.settled
+	w.last = maps.Clone(w.settled)
+}
+
+// Also looks at more paths, as they are now. What is known of the others stays.
+func (w *Watch) Also(paths ...string) {
+	for _, path := range paths {
+		if slices.Contains(w.paths, path) {
+			continue
+		}
+		w.paths = append(slices.Clip(w.paths), path)
+		now := look([]string{path})
+		maps.Copy(w.settled, now)
+		maps.Copy(w.last, now)
+	}
 }
 
 // Changed looks again. It is true once for each change, and not before two
@@ -55,7 +69,7 @@ func (w *Watch) Changed() bool {
 	if !still || maps.Equal(now, w.settled) {
 		return false
 	}
-	w.settled = now
+	w.settled = maps.Clone(now)
 	return true
 }
 

@@ -122,6 +122,23 @@ func TestLookingAnewForgetsWhatHasChangedBefore(t *testing.T) {
 	}
 }
 
+func TestWhatIsLookedAtLaterDoesNotHideWhatHasChangedBefore(t *testing.T) {
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
+	var w Watch
+	w.Look(first)
+	write(t, first, "a")
+	write(t, second, "a")
+	w.Also(first, second)
+	if !seen(&w) {
+		t.Error("the first is not seen once")
+	}
+	write(t, second, "ab")
+	if !seen(&w) {
+		t.Error("the second is not seen once")
+	}
+}
+
 func BenchmarkLooking(b *testing.B) {
 	dir := b.TempDir()
 	must(b, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))

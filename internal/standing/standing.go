@@ -46,6 +46,41 @@ type Lock struct {
 	By     string    `json:"by"`
 }
 
+// Over tells whether a grant has run out.
+func (g Grant) Over(now time.Time) bool { return !now.Before(g.Until) }
+
+// Over tells whether a lock has run out.
+func (l Lock) Over(now time.Time) bool { return !l.Until.IsZero() && !now.Before(l.Until) }
+
+// Says is all of a grant in words, but the reason.
+func (g Grant) Says() string {
+	what := "a shell"
+	if len(g.Exec) > 0 {
+		what = fmt.Sprintf("%q", g.Exec)
+	}
+	if g.Profile != "" {
+		what += " with profile " + g.Profile
+	}
+	return fmt.Sprintf("%s may have %s in %s until %s, by %s", g.Person, what, g.Target, moment(g.Until), g.By)
+}
+
+// Says is the same of a lock.
+func (l Lock) Says() string {
+	who, where, until := "everybody", "", ""
+	if l.Person != "" {
+		who = l.Person
+	}
+	if l.Target != "" {
+		where = " of " + l.Target
+	}
+	if !l.Until.IsZero() {
+		until = " until " + moment(l.Until)
+	}
+	return fmt.Sprintf("%s is locked out%s%s, by %s", who, where, until, l.By)
+}
+
+func moment(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
 // Bounds of what is kept, and of each of it in bytes.
 const (
 	MaxCount = 4096
@@ -69,6 +104,23 @@ type State struct {
 	Grants []Grant
 	Locks  []Lock // one of everybody in place of each that cannot be believed
 	Faults []Fault
+}
+
+// Next is when the first of it runs out that has not yet; zero if nothing will.
+func (s State) Next(now time.Time) (next time.Time) {
+	var ends []time.Time
+	for _, g := range s.Grants {
+		ends = append(ends, g.Until)
+	}
+	for _, l := range s.Locks {
+		ends = append(ends, l.Until)
+	}
+	for _, end := range ends {
+		if end.After(now) && (next.IsZero() || end.Before(next)) {
+			next = end
+		}
+	}
+	return next
 }
 
 // Fault is a file that cannot be believed, or a directory that cannot be read.

@@ -294,6 +294,30 @@ func TestThereAreOnlySoManyAndOnlySoLong(t *testing.T) {
 	}
 }
 
+func TestTheyAreOverAtTheSecondThatTheySay(t *testing.T) {
+	g, l := someGrant(), someLock()
+	if l.Over(noon.AddDate(100, 0, 0)) {
+		t.Error("a lock without an end has ended")
+	}
+	l.Until = g.Until.Add(time.Hour)
+	state := State{Grants: []Grant{g}, Locks: []Lock{l, someLock()}}
+	for _, test := range []struct {
+		at                  time.Time
+		grantOver, lockOver bool
+		next                time.Time
+	}{
+		{noon, false, false, g.Until},
+		{g.Until.Add(-1), false, false, g.Until},
+		{g.Until, true, false, l.Until},
+		{l.Until.Add(-1), true, false, l.Until},
+		{l.Until, true, true, time.Time{}},
+	} {
+		if g.Over(test.at) != test.grantOver || l.Over(test.at) != test.lockOver || state.Next(test.at) != test.next {
+			t.Errorf("at %v", test.at)
+		}
+	}
+}
+
 func FuzzNoFileIsBelievedThatTheKeyHasNotSigned(f *testing.F) {
 	s := newStore(f)
 	g := s.grant(f)
