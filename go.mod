@@ -10,10 +10,8 @@ require (
 	golang.org/x/crypto v0.58.0
 	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.47.0
+	golang.org/x/tools v0.52.0
 	gopkg.in/yaml.v3 v3.0.1
 )
 
-require (
-	github.com/anmitsu/go-shlex v0.0.0-20200514113438-38f4b401e2be // indirect
-	golang.org/x/tools v0.52.0 // indirect
-)
+require github.com/anmitsu/go-shlex v0.0.0-20200514113438-38f4b401e2be // indirect

@@ -39,7 +39,7 @@ func TestTheTablesHold(t *testing.T) {
 }
 
 type tableCase struct {
-	name, policy                         string
+	name, policy                        string
 	standing, answers, problems, faults []line
 }
 
