@@ -217,7 +217,7 @@ func (p *Policy) first(who Subject, what Request) (_ *rule, unknown bool) {
 	for i := range p.rules {
 		r := &p.rules[i]
 		switch {
-		case !r.names(who) || !r.isFor(what) || !r.window.open(what):
+		case !r.names(who) || !r.isFor(what) || !r.isOpen(what):
 		case r.covers(what.Target):
 			return r, false
 		case r.mayCover(what.Target):

@@ -199,12 +199,10 @@ func (p *Policy) dependsOn(who Subject, what Request) string {
 	for i := range p.rules {
 		r := &p.rules[i]
 		switch {
-		case !r.names(who) || !r.isFor(what) || !r.covers(what.Target):
-		case r.window.timed() && what.Time.IsZero():
-			return "the time (at), by rule " + r.name
-		case r.window.from != nil && !what.From.IsValid():
-			return "the address (from), by rule " + r.name
-		case r.window.open(what):
+		case !r.names(who) || !r.isFor(what) || !r.covers(what.Target) || r.window.shut(what):
+		case r.window.lacks(what) != "":
+			return r.window.lacks(what) + ", by rule " + r.name
+		default:
 			return ""
 		}
 	}

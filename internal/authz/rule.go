@@ -44,6 +44,15 @@ func (r *rule) names(who Subject) bool { return r.who.names(who) }
 // all are.
 func (r *rule) isFor(what Request) bool { return r.deny != "" || r.breakGlass == what.BreakGlass }
 
+// isOpen tells whether it is the time for a rule, and the place to come from. What
+// denies does so as well where nobody knows these.
+func (r *rule) isOpen(what Request) bool {
+	if r.deny != "" {
+		return !r.window.shut(what)
+	}
+	return r.window.open(what)
+}
+
 func (r *rule) covers(target Target) bool {
 	for i := range r.targets {
 		if r.targets[i].Match(target) {
@@ -124,7 +133,10 @@ func (r *rule) misses(who Subject, what Request) (words []string) {
 	if !r.covers(what.Target) && !r.mayCover(what.Target) {
 		words = append(words, "targets: "+r.missed(what.Target))
 	}
-	return append(words, r.window.misses(what)...)
+	if !r.isOpen(what) {
+		words = append(words, r.window.misses(what)...)
+	}
+	return words
 }
 
 func breakGlassWords(what Request) string {

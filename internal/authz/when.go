@@ -20,6 +20,15 @@ type When struct {
 	From  strictyaml.At[[]Source] `yaml:"from"`
 }
 
+// UnmarshalStrict implements [strictyaml.Unmarshaler].
+func (w *When) UnmarshalStrict(n *strictyaml.Node) {
+	type plain When // without this method
+	n.Decode((*plain)(w))
+	if _, isText := n.Text(); !isText && n.Len() == 0 {
+		n.Problemf("when says nothing: leave it out for always, from everywhere")
+	}
+}
+
 // Days are some of the week: "mon-fri", or a list of such. The bit of a day is
 // 1<<time.Weekday. Zero is every day.
 type Days uint8
@@ -136,6 +145,10 @@ func (s *Source) UnmarshalText(text []byte) error {
 	if p != p.Masked() {
 		return fmt.Errorf("has bits beyond its mask: %s is meant, or %s", p.Masked(), p.Addr())
 	}
+	// Clients are compared by their plain IPv4 address, which no prefix of IPv6 has.
+	if p.Addr().Is4In6() {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
 	s.Prefix = p
 	return nil
 }
@@ -152,7 +165,11 @@ func (c *compiler) when(w When) window {
 	if w.From.Line > 0 && w.From.Value != nil && len(w.From.Value) == 0 {
 		c.problemf(w.From.Pos, "from names nothing: leave it out for everywhere")
 	}
-	return window{days: w.Days, hours: w.Hours, zone: c.zone(w.TZ), from: w.From.Value}
+	open := window{days: w.Days, hours: w.Hours, zone: c.zone(w.TZ), from: w.From.Value}
+	if w.TZ.Value != "" && !open.timed() {
+		c.problemf(w.TZ.Pos, "tz says nothing without days or hours: give some, or leave it out")
+	}
+	return open
 }
 
 func (c *compiler) zone(tz strictyaml.At[string]) *time.Location {
@@ -174,7 +191,24 @@ func (c *compiler) zone(tz strictyaml.At[string]) *time.Location {
 // timed tells whether the answer depends on the time.
 func (w window) timed() bool { return w.days != 0 || w.hours != (Hours{}) }
 
-func (w window) open(what Request) bool { return w.openAt(what.Time) && w.openTo(what.From) }
+// open is not known for certain if the window lacks what it depends on.
+func (w window) open(what Request) bool { return w.lacks(what) == "" && !w.shut(what) }
+
+// shut tells that it is not open, whatever is not known.
+func (w window) shut(what Request) bool {
+	return !what.Time.IsZero() && !w.openAt(what.Time) || what.From.IsValid() && !w.openTo(what.From)
+}
+
+// lacks says what the question leaves open and the window depends on; or "".
+func (w window) lacks(what Request) string {
+	switch {
+	case w.timed() && what.Time.IsZero():
+		return "the time (at)"
+	case w.from != nil && !what.From.IsValid():
+		return "the address (from)"
+	}
+	return ""
+}
 
 func (w window) openAt(t time.Time) bool {
 	if !w.timed() {
@@ -195,8 +229,11 @@ func (w window) openAt(t time.Time) bool {
 	return w.days.has(day) && minute >= w.hours.from || w.days.has(before) && minute < w.hours.to
 }
 
+// openTo looks past the zone of a link-local address, with which no network
+// would contain it.
 func (w window) openTo(a netip.Addr) bool {
-	return w.from == nil || slices.ContainsFunc(w.from, func(s Source) bool { return s.Contains(a.Unmap()) })
+	a = a.Unmap().WithZone("")
+	return w.from == nil || slices.ContainsFunc(w.from, func(s Source) bool { return s.Contains(a) })
 }
 
 // misses says what of the window does not hold.
