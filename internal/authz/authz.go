@@ -197,6 +197,8 @@ func (p *Policy) unaskable(who Subject, what Request) string {
 		return "there is no policy"
 	case who.Person == "":
 		return "nobody has signed in"
+	case !who.Until.IsZero() && !what.Time.Before(who.Until):
+		return "their key has expired"
 	case what.Target.Runtime == "" || what.Target.ID == "":
 		return "no target was asked for"
 	}
