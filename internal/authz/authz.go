@@ -216,13 +216,14 @@ func bound(who Subject, what Request) Request {
 // first returns the rule that decides, or nil. Whether it matches depends on
 // labels that nobody could tell if unknown is true.
 func (p *Policy) first(who Subject, what Request) (_ *rule, unknown bool) {
+	target := what.Target.read()
 	for i := range p.rules {
 		r := &p.rules[i]
 		switch {
 		case !r.names(who) || !r.isFor(what) || !r.isOpen(what):
-		case r.covers(what.Target):
+		case r.covers(target):
 			return r, false
-		case r.mayCover(what.Target):
+		case r.mayCover(target):
 			return r, true
 		}
 	}

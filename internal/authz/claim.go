@@ -196,10 +196,11 @@ func (c *compiler) kind(at strictyaml.At[Test], what *Request) {
 // dependsOn says what of the question was left open that some rule on its way
 // asks for; or "".
 func (p *Policy) dependsOn(who Subject, what Request) string {
+	target := what.Target.read()
 	for i := range p.rules {
 		r := &p.rules[i]
 		switch {
-		case !r.names(who) || !r.isFor(what) || !r.covers(what.Target) || r.window.shut(what):
+		case !r.names(who) || !r.isFor(what) || !r.covers(target) || r.window.shut(what):
 		case r.window.lacks(what) != "":
 			return r.window.lacks(what) + ", by rule " + r.name
 		default:

@@ -20,9 +20,10 @@ func (p *Policy) Explain(who Subject, what Request) Explanation {
 	if p.unaskable(who, what) != "" {
 		return e
 	}
+	target := what.Target.read()
 	for i := range p.rules {
 		r := &p.rules[i]
-		j := Judged{Rule: r.name, Line: r.line, Failed: r.misses(who, what)}
+		j := Judged{Rule: r.name, Line: r.line, Failed: r.misses(who, what, target)}
 		j.Decided = len(j.Failed) == 0 && e.Decision.Rule == r.name
 		e.Rules = append(e.Rules, j)
 		if len(j.Failed) == 0 {

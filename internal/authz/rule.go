@@ -53,9 +53,9 @@ func (r *rule) isOpen(what Request) bool {
 	return r.window.open(what)
 }
 
-func (r *rule) covers(target Target) bool {
+func (r *rule) covers(c *container) bool {
 	for i := range r.targets {
-		if r.targets[i].Match(target) {
+		if r.targets[i].matches(c) {
 			return true
 		}
 	}
@@ -63,9 +63,9 @@ func (r *rule) covers(target Target) bool {
 }
 
 // mayCover tells whether it depends on labels that nobody could tell.
-func (r *rule) mayCover(target Target) bool {
-	return target.Labels[labelsUnknown] != "" &&
-		slices.ContainsFunc(r.targets, func(p TargetPattern) bool { return p.matchesButForLabels(target) })
+func (r *rule) mayCover(c *container) bool {
+	return c.Labels[labelsUnknown] != "" &&
+		slices.ContainsFunc(r.targets, func(p TargetPattern) bool { return p.matchesButForLabels(c) })
 }
 
 func (r *rule) decide(who Subject, what Request) Decision {
@@ -123,15 +123,15 @@ func (r *rule) no(why string) Decision { return Decision{Rule: r.name, Why: why}
 
 // misses says which conditions of the rule do not hold. None: it decides, if no
 // earlier one does.
-func (r *rule) misses(who Subject, what Request) (words []string) {
+func (r *rule) misses(who Subject, what Request, c *container) (words []string) {
 	if !r.names(who) {
 		words = append(words, fmt.Sprintf("who: %s is not among %s", who.Person, strings.Join(r.who.words, ", ")))
 	}
 	if !r.isFor(what) {
 		words = append(words, breakGlassWords(what))
 	}
-	if !r.covers(what.Target) && !r.mayCover(what.Target) {
-		words = append(words, "targets: "+r.missed(what.Target))
+	if !r.covers(c) && !r.mayCover(c) {
+		words = append(words, "targets: "+r.missed(c))
 	}
 	if !r.isOpen(what) {
 		words = append(words, r.window.misses(what)...)
@@ -147,10 +147,10 @@ func breakGlassWords(what Request) string {
 }
 
 // missed says what of the targets does not fit, of the one that fits best.
-func (r *rule) missed(target Target) string {
+func (r *rule) missed(c *container) string {
 	var best []string
 	for _, p := range r.targets {
-		if misses := p.misses(target); best == nil || len(misses) < len(best) {
+		if misses := p.misses(c); best == nil || len(misses) < len(best) {
 			best = misses
 		}
 	}
