@@ -3,6 +3,7 @@ package authz
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -140,11 +141,7 @@ func deref(s *Switch) Switch { return s != nil && *s }
 // of the people.
 func (c *compiler) asked(p *Policy, t Test) Subject {
 	if principal, ok := strings.CutPrefix(t.Who.Value, "principal:"); ok {
-		who := Subject{Person: principal, Principals: []string{principal}, Certificate: &Certificate{}, Hardware: bool(t.HardwareKey)}
-		for _, g := range t.Groups {
-			who.Groups = append(who.Groups, string(g))
-		}
-		return who
+		return c.certified(principal, t)
 	}
 	who, ok := p.Subject(t.Who.Value)
 	if !ok && !missing(t.Who) {
@@ -154,6 +151,21 @@ func (c *compiler) asked(p *Policy, t Test) Subject {
 		c.problemf(t.Who.Pos, "%s has groups already: groups is for principal:NAME", t.Who.Value)
 	}
 	who.Bounds, who.Hardware = Bounds{}, bool(t.HardwareKey)
+	return who
+}
+
+// certified is somebody with a certificate.
+func (c *compiler) certified(principal string, t Test) Subject {
+	who := Subject{Person: principal, Principals: []string{principal}, Certificate: &Certificate{}, Hardware: bool(t.HardwareKey)}
+	if principal == "" {
+		c.problemf(t.Who.Pos, "principal: names nobody: write principal:NAME")
+	}
+	for _, g := range t.Groups {
+		if !c.groups[string(g)] && g != "" {
+			c.problemf(t.Who.Pos, "%s", c.nobodyIn(string(g)))
+		}
+		who.Groups = append(who.Groups, string(g))
+	}
 	return who
 }
 
@@ -186,11 +198,41 @@ func (c *compiler) kind(at strictyaml.At[Test], what *Request) {
 		what.Kind, what.Object = Forward, t.Forward
 	case t.Do.Value != "":
 		kind, object, _ := strings.Cut(t.Do.Value, " ")
-		if !slices.Contains(kinds, kind) || kind == string(Exec) {
-			c.problemf(t.Do.Pos, "unknown thing to do %q (%s)", kind, strictyaml.Suggest(kind, kinds))
-		}
 		what.Kind, what.Object = Kind(kind), object
 	}
+	if why := what.misspelt(); why != "" {
+		c.problemf(cmp.Or(t.Do.Pos, at.Pos), "%s", why)
+	}
+}
+
+// misspelt says why no rule can allow what is asked for; or "". A test that is
+// not understood would be denied, and so pass.
+func (r Request) misspelt() string {
+	switch r.Kind {
+	case Forward, Reverse:
+		if host, _, err := net.SplitHostPort(r.Object); err != nil || host == "" {
+			return fmt.Sprintf("%s wants HOST:PORT, as in %[1]s localhost:8080", r.Kind)
+		}
+	case SFTP, SCP, Rsync:
+		if d := Direction(r.Object); d != Up && d != Down {
+			return fmt.Sprintf("%s goes up or down: write %[1]s up", r.Kind)
+		}
+	case Env:
+		if r.Object == "" {
+			return "env wants a name, as in env APP_ENV"
+		}
+	case Exec:
+		if r.Command == "" {
+			return `write exec: "COMMAND"`
+		}
+	case Shell, Agent, Join, Kill, Play:
+		if r.Object != "" {
+			return fmt.Sprintf("%s is about nothing more: leave out %q", r.Kind, r.Object)
+		}
+	default:
+		return fmt.Sprintf("unknown thing to do %q (%s)", r.Kind, strictyaml.Suggest(string(r.Kind), kinds))
+	}
+	return ""
 }
 
 // dependsOn says what of the question was left open that some rule on its way

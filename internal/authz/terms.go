@@ -215,6 +215,9 @@ func (c *compiler) approve(at strictyaml.At[ApproveOfRule]) *Approve {
 	if a.Within == 0 {
 		a.Within = approveWithin
 	}
+	if n := len(slices.Compact(slices.Sorted(slices.Values(some.people)))); a.Count > n && n > 0 && n == len(some.words) {
+		c.problemf(at.Pos, "approve waits for %d people, and by names %d", a.Count, n)
+	}
 	return a
 }
 
