@@ -122,6 +122,7 @@ type Policy struct {
 	people map[string]Subject // by the wire form of their keys
 	order  []Subject          // the same, each once, in the order of the file
 	rules  []rule
+	index  index
 	grants []Grant
 	locks  []Lock
 
@@ -217,8 +218,7 @@ func bound(who Subject, what Request) Request {
 // labels that nobody could tell if unknown is true.
 func (p *Policy) first(who Subject, what Request) (_ *rule, unknown bool) {
 	target := what.Target.read()
-	for i := range p.rules {
-		r := &p.rules[i]
+	for r := range p.about(who) {
 		switch {
 		case !r.names(who) || !r.isFor(what) || !r.isOpen(what):
 		case r.covers(target):
@@ -267,10 +267,12 @@ func (p *Policy) People() []Subject {
 
 // Subject returns one of them by name.
 func (p *Policy) Subject(name string) (Subject, bool) {
-	for _, who := range p.People() {
-		if who.Person == name {
-			return who, true
-		}
+	if p == nil {
+		return Subject{}, false
 	}
-	return Subject{}, false
+	i := slices.IndexFunc(p.order, func(who Subject) bool { return who.Person == name })
+	if i < 0 {
+		return Subject{}, false
+	}
+	return p.order[i], true
 }

@@ -239,8 +239,7 @@ func (r Request) misspelt() string {
 // asks for; or "".
 func (p *Policy) dependsOn(who Subject, what Request) string {
 	target := what.Target.read()
-	for i := range p.rules {
-		r := &p.rules[i]
+	for r := range p.about(who) {
 		switch {
 		case !r.names(who) || !r.isFor(what) || !r.covers(target) || r.window.shut(what):
 		case r.window.lacks(what) != "":

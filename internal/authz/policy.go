@@ -57,6 +57,7 @@ func New(d Document, known Known) (*Policy, error) {
 	for _, r := range d.Rules {
 		policy.rules = append(policy.rules, c.rule(r))
 	}
+	policy.index = indexOf(policy.rules)
 	if c.problems == nil {
 		c.claims(policy, d.Tests)
 	}

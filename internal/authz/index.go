@@ -1,0 +1,74 @@
+package authz
+
+// An index finds the rules that may name somebody, so that nobody has to wait for
+// those of all others: each list has places of rules, in their order.
+type index struct {
+	everyone   []int
+	people     map[string][]int
+	groups     map[string][]int
+	principals []int // by patterns, for whoever has a certificate
+}
+
+func indexOf(rules []rule) index {
+	x := index{people: map[string][]int{}, groups: map[string][]int{}}
+	for i := range rules {
+		x.add(i, rules[i].who)
+	}
+	return x
+}
+
+func (x *index) add(i int, who persons) {
+	if who.everyone {
+		x.everyone = append(x.everyone, i)
+		return
+	}
+	for _, name := range who.people {
+		x.people[name] = append(x.people[name], i)
+	}
+	for _, group := range who.groups {
+		x.groups[group] = append(x.groups[group], i)
+	}
+	if len(who.principals) > 0 {
+		x.principals = append(x.principals, i)
+	}
+}
+
+func (x *index) lists(who Subject) [][]int {
+	lists := append(make([][]int, 0, 8), x.everyone, x.people[who.Person])
+	for _, group := range who.Groups {
+		lists = append(lists, x.groups[group])
+	}
+	if len(who.Principals) > 0 {
+		lists = append(lists, x.principals)
+	}
+	return lists
+}
+
+// about yields the rules that may name somebody, each once, in their order. No
+// other does.
+func (p *Policy) about(who Subject) func(yield func(*rule) bool) {
+	return func(yield func(*rule) bool) {
+		lists := p.index.lists(who)
+		for i, ok := next(lists); ok; i, ok = next(lists) {
+			if !yield(&p.rules[i]) {
+				return
+			}
+		}
+	}
+}
+
+// next takes the lowest from the heads of the lists.
+func next(lists [][]int) (lowest int, ok bool) {
+	for _, l := range lists {
+		if len(l) > 0 && (!ok || l[0] < lowest) {
+			lowest, ok = l[0], true
+		}
+	}
+	for i, l := range lists {
+		for len(l) > 0 && l[0] == lowest { // a rule may name somebody twice
+			l = l[1:]
+		}
+		lists[i] = l
+	}
+	return lowest, ok
+}
