@@ -456,22 +456,6 @@ func TestItIsPure(t *testing.T) {
 	}
 }
 
-func FuzzPolicy(f *testing.F) {
-	f.Add([]byte(house))
-	f.Add([]byte(fill(house)))
-	f.Add([]byte("people: {}\nrules: [{name: r, who: ['*'], targets: [{name: '*'}], allow: [shell, exec: ['x *']]}]"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		policy, err := read(string(data))
-		if (policy == nil) != (err != nil) {
-			t.Fatalf("%v and %v", policy, err)
-		}
-		if policy.Decide(authz.Subject{}, authz.Request{Target: container("x"), Kind: authz.Shell}).Allow {
-			t.Fatal("nobody may enter")
-		}
-		policy.Decide(alice, authz.Request{Target: container("x"), Kind: authz.Exec, Command: string(data)})
-	})
-}
-
 func BenchmarkDecide(b *testing.B) {
 	policy, err := read(large(1_000, 10_000))
 	if err != nil {
