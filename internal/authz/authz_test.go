@@ -456,44 +456,6 @@ func TestItIsPure(t *testing.T) {
 	}
 }
 
-func BenchmarkDecide(b *testing.B) {
-	policy, err := read(large(1_000, 10_000))
-	if err != nil {
-		b.Fatal(err)
-	}
-	who := authz.Subject{Person: "p999", Groups: []string{"g9", "on-call", "everyone-else"}}
-	last := authz.Request{Target: container("web-9999-x", "env=prod"), Kind: authz.Exec, Command: "/dev/crashcart/bin/tcpdump -i eth0"}
-	if got := policy.Decide(who, last); got.Rule != "r9999" || !got.Allow {
-		b.Fatalf("%+v", got)
-	}
-	for b.Loop() {
-		policy.Decide(who, last)
-	}
-}
-
-func BenchmarkLoad(b *testing.B) {
-	text := large(1_000, 10_000)
-	b.SetBytes(int64(len(text)))
-	for b.Loop() {
-		if _, err := read(text); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func large(people, rules int) string {
-	var s strings.Builder
-	s.WriteString("people:\n")
-	for i := range people {
-		fmt.Fprintf(&s, "  p%d: {keys: [%s], groups: [g%d]}\n", i, key(i), i%10)
-	}
-	s.WriteString("rules:\n")
-	for i := range rules {
-		fmt.Fprintf(&s, "  - {name: r%d, who: [p%d, group:g%d], targets: [{name: \"web-%d-*\", labels: {env: prod}}], allow: [exec: [\"/dev/crashcart/bin/tcpdump *\"]]}\n", i, i%people, i%10, i)
-	}
-	return s.String()
-}
-
 func identify(p *authz.Policy, key ssh.PublicKey) (authz.Subject, bool) {
 	who, err := p.Identify(authz.Credential{Key: key})
 	return who, err == nil

@@ -55,6 +55,9 @@ func New(d Document, known Known) (*Policy, error) {
 	policy := &Policy{profile: known.Profiles[0]}
 	policy.people, policy.order = c.people(d.People)
 	for _, r := range d.Rules {
+		if len(c.problems) >= strictyaml.Enough {
+			break
+		}
 		policy.rules = append(policy.rules, c.rule(r))
 	}
 	policy.index = indexOf(policy.rules)

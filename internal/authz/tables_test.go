@@ -149,9 +149,11 @@ var knownOfTables = func() authz.Known {
 	return k
 }()
 
-func readTable(text string) (*authz.Policy, error) {
+func readTable(text string) (*authz.Policy, error) { return readPlain([]byte(fill(text))) }
+
+func readPlain(text []byte) (*authz.Policy, error) {
 	var d document
-	unread := strictyaml.Decode("p", []byte(fill(text)), &d)
+	unread := strictyaml.Decode("p", text, &d)
 	policy, unwise := authz.New(authz.Document{People: d.People, Rules: d.Rules, Tests: d.Tests}, knownOfTables)
 	if err := strictyaml.Join(unread, unwise); err != nil {
 		return nil, err

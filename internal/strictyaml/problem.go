@@ -38,15 +38,25 @@ type Problems []Problem
 // shown is how many problems anyone will read.
 const shown = 100
 
+// Enough is how many problems are looked for in a file.
+const Enough = 1000
+
 func (ps Problems) Error() string {
 	var lines []string
 	for _, p := range ps[:min(len(ps), shown)] {
 		lines = append(lines, p.Error())
 	}
 	if more := len(ps) - shown; more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", more))
+		lines = append(lines, fmt.Sprintf("and %d more%s", more, atLeast(len(ps))))
 	}
 	return strings.Join(lines, "\n")
+}
+
+func atLeast(n int) string {
+	if n < Enough {
+		return ""
+	}
+	return ", or still more"
 }
 
 // Err returns nil if there are no problems, and the problems sorted otherwise.

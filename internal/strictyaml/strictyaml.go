@@ -19,6 +19,10 @@ import (
 // 20,000 rules.
 const MaxSize = 4 << 20
 
+// maxElements is how many elements a list may have, or keys a mapping: some
+// become much larger than they are in the file.
+const maxElements = 100_000
+
 // Unmarshaler is a value that may be written in more than one shape. It tells
 // its problems to the Node.
 type Unmarshaler interface {
@@ -48,10 +52,11 @@ func (a *At[T]) UnmarshalStrict(n *Node) {
 // string is not empty.
 func Decode(name string, data []byte, into any) error {
 	d := &decoder{file: name}
-	if root := d.parse(data); root != nil {
-		d.refuse(root)
-		d.value(root, reflect.ValueOf(into).Elem())
+	root := d.parse(data)
+	if root == nil || !d.acceptable(root) {
+		return d.problems.Err()
 	}
+	d.value(root, reflect.ValueOf(into).Elem())
 	return d.problems.Err()
 }
 
@@ -103,17 +108,37 @@ func (n *Node) Problemf(format string, args ...any) { n.d.problemf(n.node, forma
 type decoder struct {
 	file     string
 	problems Problems
+	large    bool // more than anybody has written by hand
 }
 
 func (d *decoder) pos(n *yaml.Node) Pos { return Pos{d.file, n.Line, n.Column} }
 
 func (d *decoder) problemf(n *yaml.Node, format string, args ...any) {
-	d.problems = append(d.problems, d.pos(n).Problemf(format, args...))
+	if !d.enough() {
+		d.problems = append(d.problems, d.pos(n).Problemf(format, args...))
+	}
+}
+
+// enough problems are known: what follows is not looked at.
+func (d *decoder) enough() bool { return len(d.problems) >= Enough }
+
+// acceptable tells whether it is worth the while to look at what a document says.
+func (d *decoder) acceptable(root *yaml.Node) bool {
+	d.refuse(root)
+	return !d.enough() && !d.large
 }
 
 // refuse walks the whole tree, also where nobody will read it, for what has no
 // business anywhere in it.
 func (d *decoder) refuse(n *yaml.Node) {
+	if d.enough() {
+		return
+	}
+	if len(n.Content) > 2*maxElements || n.Kind == yaml.SequenceNode && len(n.Content) > maxElements {
+		d.large = true
+		d.problemf(n, "has more than %d elements", maxElements)
+		return
+	}
 	if n.Kind == yaml.AliasNode {
 		d.problemf(n, "*%s is an alias, and those are not read: quote globs, as in %q", clip(n.Value), "*"+clip(n.Value))
 		return
@@ -173,6 +198,9 @@ func pairs(mapping *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
 }
 
 func (d *decoder) value(n *yaml.Node, v reflect.Value) {
+	if d.enough() {
+		return
+	}
 	if n.Kind == yaml.AliasNode || n.Style&yaml.TaggedStyle != 0 {
 		return // told by refuse
 	}

@@ -202,10 +202,26 @@ func TestNoMessageNamesAGoType(t *testing.T) {
 }
 
 func TestAThousandProblemsAreNotAThousandLines(t *testing.T) {
-	err := strictyaml.Decode("f", []byte("words: ["+strings.Repeat("1,", 1000)+"]"), new(sample))
-	lines := strings.Split(err.Error(), "\n")
-	if len(lines) != 101 || lines[100] != "and 900 more" {
-		t.Errorf("%d lines, last %q", len(lines), lines[len(lines)-1])
+	for n, want := range map[int]string{999: "and 899 more", 1000: "and 900 more, or still more", 50_000: "and 900 more, or still more"} {
+		err := strictyaml.Decode("f", []byte("words: ["+strings.Repeat("1,", n)+"]"), new(sample))
+		lines := strings.Split(err.Error(), "\n")
+		if len(lines) != 101 || lines[100] != want {
+			t.Errorf("%d lines, last %q, want %q", len(lines), lines[len(lines)-1], want)
+		}
+	}
+}
+
+// A list of nothing is small in the file, and large once it is read.
+func TestWhatBecomesTooLargeIsNotDecoded(t *testing.T) {
+	for text, want := range map[string]string{
+		"words: [" + strings.Repeat("x,", 100_000) + "]":  "<nil>",
+		"words: [" + strings.Repeat("x,", 100_001) + "]":  "f:1:8: has more than 100000 elements",
+		"plain: {" + strings.Repeat("{},", 100_001) + "}": "f:1:8: has more than 100000 elements",
+	} {
+		var s sample
+		if err := strictyaml.Decode("f", []byte(text), &s); fmt.Sprint(err) != want {
+			t.Errorf("%.20s: %v, want %s", text, err, want)
+		}
 	}
 }
 
