@@ -425,7 +425,7 @@ func TestANameIsShortAndPlain(t *testing.T) {
 func TestItIsPure(t *testing.T) {
 	allowed := map[string]bool{"net": true, "net/netip": true, "time": true, "golang.org/x/crypto/ssh": true, "crypto/rsa": true,
 		"github.com/cartsshd/cartsshd/internal/strictyaml": true}
-	for _, std := range []string{"cmp", "encoding/base64", "errors", "fmt", "maps", "math", "path", "regexp", "slices", "strconv", "strings", "unicode/utf8"} {
+	for _, std := range []string{"cmp", "encoding/base64", "errors", "fmt", "maps", "math", "math/bits", "path", "regexp", "slices", "strconv", "strings", "unicode/utf8"} {
 		allowed[std] = true
 	}
 	pure := map[string]bool{"Time": true, "Duration": true, "Location": true, "Weekday": true, "Date": true, "Second": true, "Minute": true, "Hour": true, "UTC": true}

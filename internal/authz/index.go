@@ -1,5 +1,7 @@
 package authz
 
+import "math/bits"
+
 // An index finds the rules that may name somebody, so that nobody has to wait for
 // those of all others: each list has places of rules, in their order.
 type index struct {
@@ -48,27 +50,23 @@ func (x *index) lists(who Subject) [][]int {
 // other does.
 func (p *Policy) about(who Subject) func(yield func(*rule) bool) {
 	return func(yield func(*rule) bool) {
-		lists := p.index.lists(who)
-		for i, ok := next(lists); ok; i, ok = next(lists) {
-			if !yield(&p.rules[i]) {
-				return
+		for w, set := range p.index.of(who, len(p.rules)) {
+			for ; set != 0; set &= set - 1 {
+				if !yield(&p.rules[64*w+bits.TrailingZeros64(set)]) {
+					return
+				}
 			}
 		}
 	}
 }
 
-// next takes the lowest from the heads of the lists.
-func next(lists [][]int) (lowest int, ok bool) {
-	for _, l := range lists {
-		if len(l) > 0 && (!ok || l[0] < lowest) {
-			lowest, ok = l[0], true
+// of is a set of places: 64 to a word.
+func (x *index) of(who Subject, rules int) []uint64 {
+	set := make([]uint64, (rules+63)/64)
+	for _, list := range x.lists(who) {
+		for _, i := range list {
+			set[i/64] |= 1 << (i % 64)
 		}
 	}
-	for i, l := range lists {
-		for len(l) > 0 && l[0] == lowest { // a rule may name somebody twice
-			l = l[1:]
-		}
-		lists[i] = l
-	}
-	return lowest, ok
+	return set
 }

@@ -54,6 +54,7 @@ func New(d Document, known Known) (*Policy, error) {
 	c := compiler{known: known, groups: map[string]bool{}, lines: map[Name]int{}}
 	policy := &Policy{profile: known.Profiles[0]}
 	policy.people, policy.order = c.people(d.People)
+	policy.rules = make([]rule, 0, len(d.Rules))
 	for _, r := range d.Rules {
 		if len(c.problems) >= strictyaml.Enough {
 			break

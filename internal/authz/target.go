@@ -47,12 +47,10 @@ type container struct {
 func (t Target) read() *container { return &container{t, imageOf(t.Image)} }
 
 func (p *TargetPattern) matches(c *container) bool {
-	if p.empty() {
-		return false
-	}
 	return p.Name.allows(c.Name) && p.Runtime.allows(c.Runtime) && p.Image.allows(c.image) &&
 		p.Namespace.allows(c.Namespace) && p.Pod.allows(c.Pod) && p.allowsLabels(c.Labels) &&
-		p.Privileged.allows(c.Facts.Privileged) && p.HostPID.allows(c.Facts.HostPID) && p.HostNet.allows(c.Facts.HostNet)
+		p.Privileged.allows(c.Facts.Privileged) && p.HostPID.allows(c.Facts.HostPID) && p.HostNet.allows(c.Facts.HostNet) &&
+		!p.empty()
 }
 
 func (p *TargetPattern) empty() bool {
