@@ -219,12 +219,10 @@ func bound(who Subject, what Request) Request {
 func (p *Policy) first(who Subject, what Request) (_ *rule, unknown bool) {
 	target := what.Target.read()
 	for r := range p.about(who) {
-		switch {
-		case !r.names(who) || !r.isFor(what) || !r.isOpen(what):
-		case r.covers(target):
-			return r, false
-		case r.mayCover(target):
-			return r, true
+		covers := r.covers(target)
+		unknown = !covers && r.mayCover(target)
+		if (covers || unknown) && r.isFor(what) && r.isOpen(what) {
+			return r, unknown
 		}
 	}
 	return nil, false

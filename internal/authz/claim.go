@@ -241,7 +241,7 @@ func (p *Policy) dependsOn(who Subject, what Request) string {
 	target := what.Target.read()
 	for r := range p.about(who) {
 		switch {
-		case !r.names(who) || !r.isFor(what) || !r.covers(target) || r.window.shut(what):
+		case !r.covers(target) || !r.isFor(what) || r.window.shut(what):
 		case r.window.lacks(what) != "":
 			return r.window.lacks(what) + ", by rule " + r.name
 		default:

@@ -5,7 +5,7 @@ func Plain(p *Policy) *Policy {
 	plain := *p
 	plain.index = index{}
 	for i := range p.rules {
-		plain.index.everyone = append(plain.index.everyone, i)
+		plain.index.perhaps = append(plain.index.perhaps, i)
 	}
 	return &plain
 }

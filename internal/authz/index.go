@@ -2,13 +2,13 @@ package authz
 
 import "math/bits"
 
-// An index finds the rules that may name somebody, so that nobody has to wait for
-// those of all others: each list has places of rules, in their order.
+// An index finds the rules that name somebody, so that nobody has to wait for
+// those of all others. Each list has places of rules, in their order.
 type index struct {
-	everyone   []int
-	people     map[string][]int
-	groups     map[string][]int
-	principals []int // by patterns, for whoever has a certificate
+	everyone []int
+	people   map[string][]int
+	groups   map[string][]int
+	perhaps  []int // rules with patterns, which are asked
 }
 
 func indexOf(rules []rule) index {
@@ -20,9 +20,12 @@ func indexOf(rules []rule) index {
 }
 
 func (x *index) add(i int, who persons) {
-	if who.everyone {
+	switch {
+	case who.everyone:
 		x.everyone = append(x.everyone, i)
 		return
+	case len(who.principals) > 0:
+		x.perhaps = append(x.perhaps, i)
 	}
 	for _, name := range who.people {
 		x.people[name] = append(x.people[name], i)
@@ -30,27 +33,12 @@ func (x *index) add(i int, who persons) {
 	for _, group := range who.groups {
 		x.groups[group] = append(x.groups[group], i)
 	}
-	if len(who.principals) > 0 {
-		x.principals = append(x.principals, i)
-	}
 }
 
-func (x *index) lists(who Subject) [][]int {
-	lists := append(make([][]int, 0, 8), x.everyone, x.people[who.Person])
-	for _, group := range who.Groups {
-		lists = append(lists, x.groups[group])
-	}
-	if len(who.Principals) > 0 {
-		lists = append(lists, x.principals)
-	}
-	return lists
-}
-
-// about yields the rules that may name somebody, each once, in their order. No
-// other does.
+// about yields the rules that name somebody, each once, in their order.
 func (p *Policy) about(who Subject) func(yield func(*rule) bool) {
 	return func(yield func(*rule) bool) {
-		for w, set := range p.index.of(who, len(p.rules)) {
+		for w, set := range p.naming(who) {
 			for ; set != 0; set &= set - 1 {
 				if !yield(&p.rules[64*w+bits.TrailingZeros64(set)]) {
 					return
@@ -60,11 +48,23 @@ func (p *Policy) about(who Subject) func(yield func(*rule) bool) {
 	}
 }
 
-// of is a set of places: 64 to a word.
-func (x *index) of(who Subject, rules int) []uint64 {
-	set := make([]uint64, (rules+63)/64)
-	for _, list := range x.lists(who) {
-		for _, i := range list {
+// naming is a set of places of rules, 64 to a word: those for which names is true.
+func (p *Policy) naming(who Subject) []uint64 {
+	set := make([]uint64, (len(p.rules)+63)/64)
+	add := func(places []int) {
+		for _, i := range places {
+			set[i/64] |= 1 << (i % 64)
+		}
+	}
+	add(p.index.everyone)
+	if who.isPerson() {
+		add(p.index.people[who.Person])
+	}
+	for _, group := range who.Groups {
+		add(p.index.groups[group])
+	}
+	for _, i := range p.index.perhaps {
+		if p.rules[i].names(who) {
 			set[i/64] |= 1 << (i % 64)
 		}
 	}

@@ -29,11 +29,13 @@ type persons struct {
 	words      []string // as the file has them
 }
 
-// names never takes the holder of a certificate for a person whose name is only
-// the same as their principal's.
+// isPerson never takes the holder of a certificate for a person whose name is
+// only the same as their principal's.
+func (s Subject) isPerson() bool { return s.Known || s.Certificate == nil }
+
 func (s persons) names(who Subject) bool {
 	return s.everyone ||
-		(who.Known || who.Certificate == nil) && slices.Contains(s.people, who.Person) ||
+		who.isPerson() && slices.Contains(s.people, who.Person) ||
 		slices.ContainsFunc(s.groups, func(group string) bool { return slices.Contains(who.Groups, group) }) ||
 		slices.ContainsFunc(s.principals, func(g Glob) bool { return slices.ContainsFunc(who.Principals, g.Match) })
 }

@@ -85,9 +85,8 @@ func (p *Policy) grant(who Subject, what Request) *Grant {
 // isFor takes no certificate for a person whose name is only the same. Where
 // nobody knows the time, every grant may be over.
 func (g Grant) isFor(who Subject, what Request) bool {
-	known := who.Known || who.Certificate == nil
 	runs := !what.Time.IsZero() && what.Time.Before(g.Until)
-	return known && runs && !what.BreakGlass && g.Person == who.Person && called(what.Target, g.Target)
+	return who.isPerson() && runs && !what.BreakGlass && g.Person == who.Person && called(what.Target, g.Target)
 }
 
 // rule is what a grant is as one.

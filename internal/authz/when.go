@@ -189,18 +189,18 @@ func (c *compiler) zone(tz strictyaml.At[string]) *time.Location {
 }
 
 // timed tells whether the answer depends on the time.
-func (w window) timed() bool { return w.days != 0 || w.hours != (Hours{}) }
+func (w *window) timed() bool { return w.days != 0 || w.hours != (Hours{}) }
 
 // open is not known for certain if the window lacks what it depends on.
-func (w window) open(what Request) bool { return w.lacks(what) == "" && !w.shut(what) }
+func (w *window) open(what Request) bool { return w.lacks(what) == "" && !w.shut(what) }
 
 // shut tells that it is not open, whatever is not known.
-func (w window) shut(what Request) bool {
+func (w *window) shut(what Request) bool {
 	return !what.Time.IsZero() && !w.openAt(what.Time) || what.From.IsValid() && !w.openTo(what.From)
 }
 
 // lacks says what the question leaves open and the window depends on; or "".
-func (w window) lacks(what Request) string {
+func (w *window) lacks(what Request) string {
 	switch {
 	case w.timed() && what.Time.IsZero():
 		return "the time (at)"
@@ -210,7 +210,7 @@ func (w window) lacks(what Request) string {
 	return ""
 }
 
-func (w window) openAt(t time.Time) bool {
+func (w *window) openAt(t time.Time) bool {
 	if !w.timed() {
 		return true
 	}
@@ -231,13 +231,13 @@ func (w window) openAt(t time.Time) bool {
 
 // openTo looks past the zone of a link-local address, with which no network
 // would contain it.
-func (w window) openTo(a netip.Addr) bool {
+func (w *window) openTo(a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
 	return w.from == nil || slices.ContainsFunc(w.from, func(s Source) bool { return s.Contains(a) })
 }
 
 // misses says what of the window does not hold.
-func (w window) misses(what Request) (words []string) {
+func (w *window) misses(what Request) (words []string) {
 	if !w.openAt(what.Time) {
 		words = append(words, fmt.Sprintf("when: %s, it is %s", w.times(), w.told(what.Time)))
 	}
@@ -251,7 +251,7 @@ func (w window) misses(what Request) (words []string) {
 	return words
 }
 
-func (w window) times() string {
+func (w *window) times() string {
 	var words []string
 	if w.days != 0 {
 		words = append(words, w.days.String())
@@ -262,7 +262,7 @@ func (w window) times() string {
 	return strings.Join(append(words, w.zone.String()), " ")
 }
 
-func (w window) told(t time.Time) string {
+func (w *window) told(t time.Time) string {
 	if t.IsZero() {
 		return "no known time"
 	}
