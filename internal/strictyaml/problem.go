@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Pos is a place in a file. Line and column count from 1, the column in
@@ -19,7 +20,16 @@ func (p Pos) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.
 
 // Problemf returns a problem at this place.
 func (p Pos) Problemf(format string, args ...any) Problem {
-	return Problem{p, fmt.Sprintf(format, args...)}
+	return Problem{p, strings.Map(printable, fmt.Sprintf(format, args...))}
+}
+
+// printable keeps a problem to its line, and a terminal to itself: a tag may
+// spell what the file does not hold, as in !a%0Ab.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return unicode.ReplacementChar
 }
 
 // Problem is one thing wrong with a file.

@@ -211,6 +211,19 @@ func TestAThousandProblemsAreNotAThousandLines(t *testing.T) {
 	}
 }
 
+func TestAProblemIsOneLineAndNoTerminalObeysIt(t *testing.T) {
+	for text, want := range map[string]string{
+		"name: !a%0Ab x": "f:1:7: !a\ufffdb is a tag, and those are not read: quote it if it is text",
+		"name: !a%1Bc x": "f:1:7: !a\ufffdc is a tag, and those are not read: quote it if it is text",
+	} {
+		wantProblems(t, strictyaml.Decode("f", []byte(text), new(sample)), want)
+	}
+	p := strictyaml.Pos{}.Problemf("a\x1b]0;x\x07\u202e\n%s", "\x7f")
+	if p.Text != "a\ufffd]0;x\ufffd\ufffd\ufffd\ufffd" {
+		t.Errorf("%q", p.Text)
+	}
+}
+
 // A list of nothing is small in the file, and large once it is read.
 func TestWhatBecomesTooLargeIsNotDecoded(t *testing.T) {
 	for text, want := range map[string]string{
