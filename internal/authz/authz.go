@@ -101,7 +101,7 @@ type Request struct {
 	BreakGlass bool // the login was spelt breakglass+NAME
 	Kind       Kind
 	Command    string // of an exec, as the client sent it
-	Object     string // of forward and reverse HOST:PORT; of env the name; of transfers Up or Down
+	Object     string // of forward and reverse HOST:PORT; of env the name; of transfers Up or Down, or neither for both
 	Time       time.Time
 	From       netip.Addr
 }
@@ -119,8 +119,9 @@ type Decision struct {
 // Policy is who may do what. A nil *Policy knows nobody and denies everything.
 // It never changes, so any number of goroutines may ask it.
 type Policy struct {
-	people map[string]Subject // by the wire form of their keys
-	order  []Subject          // the same, each once, in the order of the file
+	people map[string]holder     // by the wire form of their keys
+	signed map[string]*authority // the same, of those who sign certificates
+	order  []Subject             // all people, each once, in the order of the file
 	rules  []rule
 	index  index
 	grants []Grant
@@ -135,13 +136,38 @@ func (p *Policy) Identify(c Credential) (Subject, error) {
 	if p == nil || c.Key == nil {
 		return Subject{}, errors.New("there is no policy")
 	}
-	who, ok := p.people[string(c.Key.Marshal())]
-	if !ok {
-		return Subject{}, fmt.Errorf("%s is nobody's key", ssh.FingerprintSHA256(c.Key))
+	who, err := p.holder(c)
+	if err != nil {
+		return Subject{}, err
 	}
 	who.Groups = slices.Clone(who.Groups)
 	return who, nil
 }
+
+func (p *Policy) holder(c Credential) (Subject, error) {
+	if cert, ok := c.Key.(*ssh.Certificate); ok {
+		return p.certified(cert, c)
+	}
+	held, ok := p.people[string(c.Key.Marshal())]
+	print := ssh.FingerprintSHA256(c.Key)
+	switch {
+	case !ok:
+		return Subject{}, fmt.Errorf("%s is nobody's key", print)
+	case over(held.Until, c.Time):
+		return Subject{}, fmt.Errorf("%s was %s's key until %s", print, held.Person, stamp(held.Until))
+	case !held.from.admit(c.From):
+		return Subject{}, fmt.Errorf("%s is %s's key, and not for use from %s", print, held.Person, addressWords(c.From))
+	}
+	return held.Subject, nil
+}
+
+// over tells whether something has ended. While the time is not known, all has
+// that has an end.
+func over(until, now time.Time) bool {
+	return !until.IsZero() && (now.IsZero() || !now.Before(until))
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // Images returns what the rules demand of the tools (Terms.Image), each once, in
 // their order: whoever has the images can tell which demands nobody can meet.
@@ -171,7 +197,7 @@ func (p *Policy) Decide(who Subject, what Request) Decision {
 	if l := p.lock(who, what); l != nil {
 		return Decision{Rule: "lock " + l.ID, Why: l.why()}
 	}
-	what = bound(who, what)
+	what = transferring(bound(who, what))
 	r, unknown := p.first(who, what)
 	switch {
 	case unknown:
@@ -198,8 +224,8 @@ func (p *Policy) unaskable(who Subject, what Request) string {
 		return "there is no policy"
 	case who.Person == "":
 		return "nobody has signed in"
-	case !who.Until.IsZero() && !what.Time.Before(who.Until):
-		return "their key has expired"
+	case !what.Time.IsZero() && over(who.Until, what.Time):
+		return who.Person + " is nobody since " + stamp(who.Until)
 	case what.Target.Runtime == "" || what.Target.ID == "":
 		return "no target was asked for"
 	}
@@ -229,17 +255,21 @@ func (p *Policy) first(who Subject, what Request) (_ *rule, unknown bool) {
 }
 
 // Asks returns the terms of the rule that would decide, whatever is to be done to
-// the target, so that what they ask for can be asked at sign-in. They are zero
+// the target, so that what they ask for can be asked at sign-in. It is false
 // if the answer can only be no.
-func (p *Policy) Asks(who Subject, what Request) Terms {
+func (p *Policy) Asks(who Subject, what Request) (Terms, bool) {
 	if p.unaskable(who, what) != "" || p.lock(who, what) != nil {
-		return Terms{}
+		return Terms{}, false
 	}
 	r, unknown := p.first(who, what)
-	if r == nil || unknown || r.deny != "" || r.refuses(who, what) != "" {
-		return Terms{}
+	if unknown || r != nil && r.deny != "" {
+		return Terms{}, false
 	}
-	return r.terms
+	if r != nil && r.refuses(who, what) == "" {
+		return r.terms, true
+	}
+	given := func(g Grant) bool { return g.holds(who, what) && g.rule().refuses(who, what) == "" }
+	return Terms{}, slices.ContainsFunc(p.grants, given)
 }
 
 // AsksAnything tells whether any rule has something to ask at sign-in.

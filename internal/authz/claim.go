@@ -2,6 +2,7 @@ package authz
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -141,7 +142,7 @@ func deref(s *Switch) Switch { return s != nil && *s }
 // of the people.
 func (c *compiler) asked(p *Policy, t Test) Subject {
 	if principal, ok := strings.CutPrefix(t.Who.Value, "principal:"); ok {
-		return c.certified(principal, t)
+		return c.stranger(principal, t)
 	}
 	who, ok := p.Subject(t.Who.Value)
 	if !ok && !missing(t.Who) {
@@ -154,9 +155,8 @@ func (c *compiler) asked(p *Policy, t Test) Subject {
 	return who
 }
 
-// certified is somebody with a certificate.
-func (c *compiler) certified(principal string, t Test) Subject {
-	who := Subject{Person: principal, Principals: []string{principal}, Certificate: &Certificate{}, Hardware: bool(t.HardwareKey)}
+// stranger is somebody who has a certificate.
+func (c *compiler) stranger(principal string, t Test) Subject {
 	if principal == "" {
 		c.problemf(t.Who.Pos, "principal: names nobody: write principal:NAME")
 	}
@@ -164,8 +164,9 @@ func (c *compiler) certified(principal string, t Test) Subject {
 		if !c.groups[string(g)] && g != "" {
 			c.problemf(t.Who.Pos, "%s", c.nobodyIn(string(g)))
 		}
-		who.Groups = append(who.Groups, string(g))
 	}
+	who := Certified(principal, c.closure(t.Groups)...)
+	who.Hardware = bool(t.HardwareKey)
 	return who
 }
 
@@ -197,8 +198,12 @@ func (c *compiler) kind(at strictyaml.At[Test], what *Request) {
 	case t.Forward != "":
 		what.Kind, what.Object = Forward, t.Forward
 	case t.Do.Value != "":
-		kind, object, _ := strings.Cut(t.Do.Value, " ")
-		what.Kind, what.Object = Kind(kind), object
+		kind, object, err := Doing(t.Do.Value)
+		if err != nil {
+			c.problemf(t.Do.Pos, "%v", err)
+			return
+		}
+		what.Kind, what.Object = kind, object
 	}
 	if why := what.misspelt(); why != "" {
 		c.problemf(cmp.Or(t.Do.Pos, at.Pos), "%s", why)
@@ -233,6 +238,21 @@ func (r Request) misspelt() string {
 		return fmt.Sprintf("unknown thing to do %q (%s)", r.Kind, strictyaml.Suggest(string(r.Kind), kinds))
 	}
 	return ""
+}
+
+// Doing reads what there is to do besides to run a command: "agent", "scp up".
+func Doing(text string) (kind Kind, object string, err error) {
+	word, object, _ := strings.Cut(text, " ")
+	if word == string(Exec) {
+		return "", "", errors.New("a command is asked for by exec, and not by what there is to do besides")
+	}
+	if !slices.Contains(kinds, word) {
+		return "", "", fmt.Errorf("unknown thing to do %q (%s)", word, strictyaml.Suggest(word, kinds))
+	}
+	if why := (Request{Kind: Kind(word), Object: object}).misspelt(); why != "" {
+		return "", "", errors.New(why)
+	}
+	return Kind(word), object, nil
 }
 
 // dependsOn says what of the question was left open that some rule on its way

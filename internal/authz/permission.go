@@ -71,7 +71,11 @@ type Endpoint struct {
 	host     Glob
 	numeric  bool // 10.1.*: of addresses only, or it would be the name 10.1.example.com as well
 	from, to int
+	text     string
 }
+
+// String is the endpoint as it was written.
+func (e Endpoint) String() string { return e.text }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (e *Endpoint) UnmarshalText(text []byte) error {
@@ -87,6 +91,7 @@ func (e *Endpoint) UnmarshalText(text []byte) error {
 	}
 	e.numeric = strings.Trim(host, "0123456789.*?") == "" && strings.Trim(host, "*?") != ""
 	e.host, err = compile(host)
+	e.text = string(text)
 	return err
 }
 
@@ -155,25 +160,34 @@ func (v *Variable) UnmarshalText(text []byte) error {
 	if err := v.Glob.UnmarshalText(text); err != nil {
 		return err
 	}
-	for _, name := range dangerous {
-		if v.Match(name) {
+	for _, name := range append(dangerous[:len(dangerous):len(dangerous)], string(text)) {
+		if v.Match(name) && Dangerous(name) {
 			return fmt.Errorf("allows %s, by which a program runs what somebody else wrote", name)
 		}
 	}
 	return nil
 }
 
+// Dangerous tells of a variable that nobody may set, whatever a rule says. A
+// pattern cannot be asked for all of these when it is loaded: the name that is
+// sent can.
+func Dangerous(name string) bool {
+	return slices.Contains(dangerous, name) || slices.ContainsFunc(dangerousFamilies, func(family string) bool { return strings.HasPrefix(name, family) })
+}
+
+var dangerousFamilies = []string{"LD_", "DYLD_", "GLIBC_", "BASH_FUNC_", "GIT_CONFIG", "SSH_", "CARTSSHD_"}
+
 // dangerous are some that no pattern may let in: of the loader and libc, shells,
-// languages, and of what starts other programs. The hall has the last word.
+// languages, and of what starts other programs.
 var dangerous = []string{
-	"LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "LD_DEBUG", "LD_DEBUG_OUTPUT", "LD_PROFILE", "LD_PROFILE_OUTPUT", "LD_ORIGIN_PATH",
-	"GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH", "NLSPATH", "MALLOC_TRACE", "RESOLV_HOST_CONF", "HOSTALIASES", "GETCONF_DIR", "TMPDIR",
-	"BASH_ENV", "ENV", "PATH", "CDPATH", "IFS", "PS1", "PS4", "SHELL", "SHELLOPTS", "BASHOPTS", "PROMPT_COMMAND", "GLOBIGNORE", "HISTFILE", "INPUTRC", "ZDOTDIR", "FPATH",
-	"TERMINFO", "TERMINFO_DIRS", "TERMCAP", "HOME", "XDG_CONFIG_HOME",
-	"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PERL5LIB", "PERLLIB", "PERL5OPT", "PERL5DB", "NODE_OPTIONS", "NODE_PATH", "RUBYOPT", "RUBYLIB",
-	"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "LUA_PATH", "LUA_CPATH", "LUA_INIT",
+	"LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "LD_DEBUG", "LD_PROFILE", "LD_ORIGIN_PATH", "GLIBC_TUNABLES", "GCONV_PATH", "GETCONF_DIR", "LOCPATH", "NLSPATH", "MALLOC_TRACE",
+	"HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS", "RESOLV_HOST_CONF", "TMPDIR", "TZDIR", "TERMCAP", "TERMINFO", "TERMINFO_DIRS", "SSL_CERT_FILE", "SSL_CERT_DIR",
+	"BASH_ENV", "BASH_FUNC_ls%%", "ENV", "PATH", "CDPATH", "FPATH", "IFS", "PS1", "PS4", "SHELL", "SHELLOPTS", "BASHOPTS", "PROMPT_COMMAND", "GLOBIGNORE", "HISTFILE", "INPUTRC", "ZDOTDIR",
+	"HOME", "USER", "LOGNAME", "XDG_CONFIG_HOME", "SSH_ORIGINAL_COMMAND", "SSH_ASKPASS", "CARTSSHD_PERSON",
+	"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONUSERBASE", "PERL5LIB", "PERLLIB", "PERL5OPT", "PERL5DB", "NODE_OPTIONS", "NODE_PATH", "RUBYOPT", "RUBYLIB",
+	"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "LUA_PATH", "LUA_CPATH", "LUA_INIT", "OPENSSL_CONF", "OPENSSL_MODULES", "CURL_HOME", "WGETRC",
 	"LESSOPEN", "LESSCLOSE", "LESSKEY", "PAGER", "MANPAGER", "EDITOR", "VISUAL", "BROWSER",
-	"GIT_SSH", "GIT_SSH_COMMAND", "GIT_PAGER", "GIT_EXTERNAL_DIFF", "GIT_EXEC_PATH", "SSH_ASKPASS", "OPENSSL_CONF", "OPENSSL_MODULES", "CURL_HOME", "WGETRC",
+	"GIT_SSH", "GIT_SSH_COMMAND", "GIT_PAGER", "GIT_EDITOR", "GIT_EXTERNAL_DIFF", "GIT_EXEC_PATH", "GIT_CONFIG_COUNT",
 }
 
 // Direction is up or down, as seen from the client.
@@ -234,7 +248,7 @@ func (a permissions) allows(what Request) bool {
 	case Env:
 		return matchesAny(a.env, what.Object)
 	case SFTP, SCP, Rsync:
-		return a.has(what.Kind + ":" + Kind(what.Object))
+		return a.transfers(what.Kind, Direction(what.Object))
 	case Agent, Join, Kill, Play:
 		return a.has(what.Kind)
 	}

@@ -260,7 +260,9 @@ func TestNoRuleIsMissedThatNamesSomebody(t *testing.T) {
 		plain := authz.Plain(policy)
 		return func(who authz.Subject, what authz.Request) authz.Decision {
 			got, want := policy.Decide(who, what), plain.Decide(who, what)
-			if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(policy.Asks(who, what), plain.Asks(who, what)) {
+			asked, _ := policy.Asks(who, what)
+			wanted, _ := plain.Asks(who, what)
+			if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(asked, wanted) {
 				t.Fatalf("%+v\n%+v\ngot %+v, want %+v", who, what, got, want)
 			}
 			return got
@@ -277,7 +279,7 @@ func TestWhatSaysNothingDenies(t *testing.T) {
 			if got := policy.Decide(who, what); got.Allow || got.Why == "" {
 				t.Fatalf("%+v\n%+v\n%+v", who, what, got)
 			}
-			if !reflect.DeepEqual(policy.Asks(who, what), authz.Terms{}) {
+			if asked, may := policy.Asks(who, what); may || !reflect.DeepEqual(asked, authz.Terms{}) {
 				t.Fatalf("%+v\n%+v: is asked for something", who, what)
 			}
 			policy.Explain(who, what)

@@ -75,16 +75,17 @@ func (l Lock) why() string {
 // grant returns one that gives what is asked for, or nil.
 func (p *Policy) grant(who Subject, what Request) *Grant {
 	for i, g := range p.grants {
-		if g.isFor(who, what) && g.rule().decide(who, what).Allow {
+		if g.holds(who, what) && g.rule().decide(who, what).Allow {
 			return &p.grants[i]
 		}
 	}
 	return nil
 }
 
-// isFor takes no certificate for a person whose name is only the same. Where
-// nobody knows the time, every grant may be over.
-func (g Grant) isFor(who Subject, what Request) bool {
+// holds tells whether a grant is for somebody, for a target, now. It takes no
+// certificate for a person whose name is only the same; and where nobody knows
+// the time, every grant may be over.
+func (g Grant) holds(who Subject, what Request) bool {
 	runs := !what.Time.IsZero() && what.Time.Before(g.Until)
 	return who.isPerson() && runs && !what.BreakGlass && g.Person == who.Person && called(what.Target, g.Target)
 }

@@ -154,7 +154,7 @@ func readTable(text string) (*authz.Policy, error) { return readPlain([]byte(fil
 func readPlain(text []byte) (*authz.Policy, error) {
 	var d document
 	unread := strictyaml.Decode("p", text, &d)
-	policy, unwise := authz.New(authz.Document{People: d.People, Rules: d.Rules, Tests: d.Tests}, knownOfTables)
+	policy, unwise := authz.New(authz.Document{People: d.People, Groups: d.Groups, Authorities: d.Authorities, Rules: d.Rules, Tests: d.Tests}, knownOfTables)
 	if err := strictyaml.Join(unread, unwise); err != nil {
 		return nil, err
 	}
@@ -274,7 +274,7 @@ func set(t testing.TB, who *authz.Subject, what *authz.Request, key, value strin
 	case lists[key] != nil:
 		*lists[key] = strings.Split(value, ",")
 	case times[key] != nil:
-		*times[key] = instant(t, value)
+		*times[key] = atTime(t, value)
 	case key == "from":
 		what.From = netip.MustParseAddr(value)
 	default:
@@ -283,7 +283,7 @@ func set(t testing.TB, who *authz.Subject, what *authz.Request, key, value strin
 	return true
 }
 
-func instant(t testing.TB, text string) time.Time {
+func atTime(t testing.TB, text string) time.Time {
 	t.Helper()
 	at, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
@@ -298,7 +298,7 @@ func standing(t testing.TB, all []line) (grants []authz.Grant, locks []authz.Loc
 		plain, values := words(t, l.text)
 		var until time.Time
 		if values["until"] != "" {
-			until = instant(t, values["until"])
+			until = atTime(t, values["until"])
 		}
 		switch {
 		case plain[0] == "grant" && len(plain) == 4:
@@ -388,7 +388,10 @@ func agree(t testing.TB, policy *authz.Policy, who authz.Subject, what authz.Req
 	if last := len(e.Rules) - 1; got.Rule != "" && !beside && (last < 0 || !e.Rules[last].Decided) {
 		t.Fatalf("%s decided, and Explain does not know: %+v", got.Rule, e.Rules)
 	}
-	asked := policy.Asks(who, what)
+	asked, may := policy.Asks(who, what)
+	if got.Allow && !may {
+		t.Fatalf("nothing may be asked of who may enter: %+v", got)
+	}
 	if got.Allow && !beside && !reflect.DeepEqual(asked, got.Terms) {
 		t.Fatalf("Asks: %+v, Decide: %+v", asked, got.Terms)
 	}

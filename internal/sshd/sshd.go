@@ -10,7 +10,7 @@
 // used: PITFALLS of it are a test each in this package.
 //
 // Only sessions are served. Forwarding, agents, X11 and subsystems are refused
-// and recorded. If you want a general SSH server, this is not it.
+// and recorded, sftp with words. If you want a general SSH server, this is not it.
 package sshd
 
 import (
@@ -27,6 +27,7 @@ import (
 
 	gossh "golang.org/x/crypto/ssh"
 
+	"github.com/cartsshd/cartsshd/internal/approval"
 	"github.com/cartsshd/cartsshd/internal/audit"
 	"github.com/cartsshd/cartsshd/internal/authz"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
@@ -49,6 +50,13 @@ type Server struct {
 	// for the record, why there are none. It is asked once for each session.
 	Tools func(demand string) (Tools, error)
 
+	// TOTP takes a one-time password of a person whose secret is in that file, or
+	// tells, for the record, why not. It takes none twice. Nil takes none at all.
+	TOTP func(person, secretFile, code string) error
+	// Approvals are the sessions that wait for somebody to let them begin; nil:
+	// a table of its own.
+	Approvals *approval.Table
+
 	Record   *audit.Log
 	HostKeys []gossh.Signer
 	Logger   *slog.Logger // nil: slog.Default
@@ -61,10 +69,14 @@ type Server struct {
 	once      sync.Once
 	strangers gate
 	everyone  gate
+	running   running
 
 	// Seams for tests; nil is the real one.
 	start   func(*nsexec.Cmd) (process, error)
 	openTTY func() (*nsexec.TTY, error)
+
+	identify func(*authz.Policy, authz.Credential) (authz.Subject, error)
+	leave    time.Duration
 }
 
 // Tools are a tools image. Whoever has it may mount it until they close it, even
@@ -82,7 +94,7 @@ type Limits struct {
 	PerAddress  int           // of these, from one address (IPv6: one /64); 32. Signed in, eight times as many
 	Sessions    int           // of one connection; 64
 	AuthTries   int           // failed sign-ins of one connection; 6
-	LoginGrace  time.Duration // to sign in; 30 s
+	LoginGrace  time.Duration // to sign in; 30 s. Four times as long where something is asked
 	Keepalive   time.Duration // between questions whether a client is there; after three without an answer it is not; 15 s
 }
 
@@ -109,6 +121,9 @@ func (s *Server) setUp() {
 	s.Limits = s.Limits.orDefault()
 	s.everyone.max, s.everyone.each = s.Limits.Connections, 8*s.Limits.PerAddress
 	s.strangers.max, s.strangers.each = s.Limits.Strangers, s.Limits.PerAddress
+	if s.Approvals == nil {
+		s.Approvals = new(approval.Table)
+	}
 	if s.Logger == nil {
 		s.Logger = slog.Default()
 	}
