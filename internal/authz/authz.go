@@ -123,6 +123,7 @@ type Policy struct {
 	signed map[string]*authority // the same, of those who sign certificates
 	order  []Subject             // all people, each once, in the order of the file
 	rules  []rule
+	index  index
 	grants []Grant
 	locks  []Lock
 
@@ -242,14 +243,12 @@ func bound(who Subject, what Request) Request {
 // first returns the rule that decides, or nil. Whether it matches depends on
 // labels that nobody could tell if unknown is true.
 func (p *Policy) first(who Subject, what Request) (_ *rule, unknown bool) {
-	for i := range p.rules {
-		r := &p.rules[i]
-		switch {
-		case !r.names(who) || !r.isFor(what) || !r.window.open(what):
-		case r.covers(what.Target):
-			return r, false
-		case r.mayCover(what.Target):
-			return r, true
+	target := what.Target.read()
+	for r := range p.about(who) {
+		covers := r.covers(target)
+		unknown = !covers && r.mayCover(target)
+		if (covers || unknown) && r.isFor(what) && r.isOpen(what) {
+			return r, unknown
 		}
 	}
 	return nil, false
@@ -269,7 +268,8 @@ func (p *Policy) Asks(who Subject, what Request) (Terms, bool) {
 	if r != nil && r.refuses(who, what) == "" {
 		return r.terms, true
 	}
-	return Terms{}, p.grant(who, what) != nil
+	given := func(g Grant) bool { return g.holds(who, what) && g.rule().refuses(who, what) == "" }
+	return Terms{}, slices.ContainsFunc(p.grants, given)
 }
 
 // AsksAnything tells whether any rule has something to ask at sign-in.
@@ -295,10 +295,12 @@ func (p *Policy) People() []Subject {
 
 // Subject returns one of them by name.
 func (p *Policy) Subject(name string) (Subject, bool) {
-	for _, who := range p.People() {
-		if who.Person == name {
-			return who, true
-		}
+	if p == nil {
+		return Subject{}, false
 	}
-	return Subject{}, false
+	i := slices.IndexFunc(p.order, func(who Subject) bool { return who.Person == name })
+	if i < 0 {
+		return Subject{}, false
+	}
+	return p.order[i], true
 }

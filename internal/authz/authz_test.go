@@ -6,7 +6,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -410,45 +409,6 @@ func TestAPersonIsKnownByEachOfTheirKeys(t *testing.T) {
 	}
 }
 
-// Whatever the policy and the question, a deny rule put first takes away, and
-// never gives.
-func TestADenyRulePutFirstNeverAllowsMore(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2))
-	pick := func(of ...string) string { return of[random.IntN(len(of))] }
-	target := func() string {
-		return pick(`{name: "*"}`, `{name: "web-*"}`, `{name: web-1}`, `{labels: {env: prod}}`, `{runtime: pid}`, `{name: "*", labels: {env: "*"}}`)
-	}
-	who := func() string { return pick(`"*"`, "alice", "bob", "group:sre", "group:dba") }
-	allowed := 0
-	for range 300 {
-		rules := ""
-		for i := range 1 + random.IntN(6) {
-			does := pick("allow: [shell]", "allow: [exec: [ps]]", "deny: no")
-			rules += fmt.Sprintf("  - {name: r%d, who: [%s], targets: [%s], %s}\n", i, who(), target(), does)
-		}
-		people := house[:strings.Index(house, "rules:")]
-		before := load(t, people+"rules:\n"+rules)
-		after := load(t, people+"rules:\n"+fmt.Sprintf("  - {name: first, who: [%s], targets: [%s], deny: no}\n", who(), target())+rules)
-		for _, s := range []authz.Subject{alice, bob, carol} {
-			for _, c := range []authz.Target{container("web-1"), container("web-2", "env=prod"), container("db"), {Runtime: "pid", ID: "1"}} {
-				for _, kind := range []authz.Kind{authz.Shell, authz.Exec} {
-					request := authz.Request{Target: c, Kind: kind, Command: "ps"}
-					was, is := before.Decide(s, request), after.Decide(s, request)
-					if is.Allow && !was.Allow {
-						t.Fatalf("%s on %v:\n%s\nbefore %+v\nafter %+v", s.Person, c, rules, was, is)
-					}
-					if was.Allow {
-						allowed++
-					}
-				}
-			}
-		}
-	}
-	if allowed < 100 {
-		t.Errorf("only %d of the questions were allowed at all", allowed)
-	}
-}
-
 func TestANameIsShortAndPlain(t *testing.T) {
 	long := strings.Repeat("a", 64)
 	for text, want := range map[string]bool{
@@ -467,7 +427,7 @@ func TestANameIsShortAndPlain(t *testing.T) {
 func TestItIsPure(t *testing.T) {
 	allowed := map[string]bool{"net": true, "net/netip": true, "time": true, "golang.org/x/crypto/ssh": true, "crypto/rsa": true,
 		"github.com/cartsshd/cartsshd/internal/strictyaml": true}
-	for _, std := range []string{"cmp", "encoding/base64", "errors", "fmt", "maps", "math", "path", "regexp", "slices", "strconv", "strings", "unicode/utf8"} {
+	for _, std := range []string{"cmp", "encoding/base64", "errors", "fmt", "maps", "math", "math/bits", "path", "regexp", "slices", "strconv", "strings", "unicode/utf8"} {
 		allowed[std] = true
 	}
 	pure := map[string]bool{"Parse": true, "Unix": true, "RFC3339": true, "Time": true, "Duration": true, "Location": true, "Weekday": true, "Date": true, "Second": true, "Minute": true, "Hour": true, "UTC": true}
@@ -496,60 +456,6 @@ func TestItIsPure(t *testing.T) {
 			return true
 		})
 	}
-}
-
-func FuzzPolicy(f *testing.F) {
-	f.Add([]byte(house))
-	f.Add([]byte(fill(house)))
-	f.Add([]byte("people: {}\nrules: [{name: r, who: ['*'], targets: [{name: '*'}], allow: [shell, exec: ['x *']]}]"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		policy, err := read(string(data))
-		if (policy == nil) != (err != nil) {
-			t.Fatalf("%v and %v", policy, err)
-		}
-		if policy.Decide(authz.Subject{}, authz.Request{Target: container("x"), Kind: authz.Shell}).Allow {
-			t.Fatal("nobody may enter")
-		}
-		policy.Decide(alice, authz.Request{Target: container("x"), Kind: authz.Exec, Command: string(data)})
-	})
-}
-
-func BenchmarkDecide(b *testing.B) {
-	policy, err := read(large(1_000, 10_000))
-	if err != nil {
-		b.Fatal(err)
-	}
-	who := authz.Subject{Person: "p999", Groups: []string{"g9", "on-call", "everyone-else"}}
-	last := authz.Request{Target: container("web-9999-x", "env=prod"), Kind: authz.Exec, Command: "/dev/crashcart/bin/tcpdump -i eth0"}
-	if got := policy.Decide(who, last); got.Rule != "r9999" || !got.Allow {
-		b.Fatalf("%+v", got)
-	}
-	for b.Loop() {
-		policy.Decide(who, last)
-	}
-}
-
-func BenchmarkLoad(b *testing.B) {
-	text := large(1_000, 10_000)
-	b.SetBytes(int64(len(text)))
-	for b.Loop() {
-		if _, err := read(text); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func large(people, rules int) string {
-	var s strings.Builder
-	s.WriteString("people:\n")
-	for i := range people {
-		fmt.Fprintf(&s, "  p%d: {keys: [%s], groups: [g%d]}\n", i, key(i), i%10)
-	}
-	s.WriteString("rules:\n")
-	for i := range rules {
-		fmt.Fprintf(&s, "  - {name: r%d, who: [p%d, group:g%d], targets: [{name: \"web-%d-*\", labels: {env: prod}}], allow: [exec: [\"/dev/crashcart/bin/tcpdump *\"]]}\n", i, i%people, i%10, i)
-	}
-	return s.String()
 }
 
 func identify(p *authz.Policy, key ssh.PublicKey) (authz.Subject, bool) {

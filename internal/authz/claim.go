@@ -2,7 +2,9 @@ package authz
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -140,9 +142,7 @@ func deref(s *Switch) Switch { return s != nil && *s }
 // of the people.
 func (c *compiler) asked(p *Policy, t Test) Subject {
 	if principal, ok := strings.CutPrefix(t.Who.Value, "principal:"); ok {
-		who := Subject{Person: principal, Principals: []string{principal}, Certificate: &Certificate{}, Hardware: bool(t.HardwareKey)}
-		who.Groups = c.closure(t.Groups)
-		return who
+		return c.stranger(principal, t)
 	}
 	who, ok := p.Subject(t.Who.Value)
 	if !ok && !missing(t.Who) {
@@ -152,6 +152,21 @@ func (c *compiler) asked(p *Policy, t Test) Subject {
 		c.problemf(t.Who.Pos, "%s has groups already: groups is for principal:NAME", t.Who.Value)
 	}
 	who.Bounds, who.Hardware = Bounds{}, bool(t.HardwareKey)
+	return who
+}
+
+// stranger is somebody who has a certificate.
+func (c *compiler) stranger(principal string, t Test) Subject {
+	if principal == "" {
+		c.problemf(t.Who.Pos, "principal: names nobody: write principal:NAME")
+	}
+	for _, g := range t.Groups {
+		if !c.groups[string(g)] && g != "" {
+			c.problemf(t.Who.Pos, "%s", c.nobodyIn(string(g)))
+		}
+	}
+	who := Certified(principal, c.closure(t.Groups)...)
+	who.Hardware = bool(t.HardwareKey)
 	return who
 }
 
@@ -186,16 +201,56 @@ func (c *compiler) kind(at strictyaml.At[Test], what *Request) {
 		kind, object, err := Doing(t.Do.Value)
 		if err != nil {
 			c.problemf(t.Do.Pos, "%v", err)
+			return
 		}
 		what.Kind, what.Object = kind, object
 	}
+	if why := what.misspelt(); why != "" {
+		c.problemf(cmp.Or(t.Do.Pos, at.Pos), "%s", why)
+	}
+}
+
+// misspelt says why no rule can allow what is asked for; or "". A test that is
+// not understood would be denied, and so pass.
+func (r Request) misspelt() string {
+	switch r.Kind {
+	case Forward, Reverse:
+		if host, _, err := net.SplitHostPort(r.Object); err != nil || host == "" {
+			return fmt.Sprintf("%s wants HOST:PORT, as in %[1]s localhost:8080", r.Kind)
+		}
+	case SFTP, SCP, Rsync:
+		if d := Direction(r.Object); d != Up && d != Down {
+			return fmt.Sprintf("%s goes up or down: write %[1]s up", r.Kind)
+		}
+	case Env:
+		if r.Object == "" {
+			return "env wants a name, as in env APP_ENV"
+		}
+	case Exec:
+		if r.Command == "" {
+			return `write exec: "COMMAND"`
+		}
+	case Shell, Agent, Join, Kill, Play:
+		if r.Object != "" {
+			return fmt.Sprintf("%s is about nothing more: leave out %q", r.Kind, r.Object)
+		}
+	default:
+		return fmt.Sprintf("unknown thing to do %q (%s)", r.Kind, strictyaml.Suggest(string(r.Kind), kinds))
+	}
+	return ""
 }
 
 // Doing reads what there is to do besides to run a command: "agent", "scp up".
 func Doing(text string) (kind Kind, object string, err error) {
 	word, object, _ := strings.Cut(text, " ")
-	if !slices.Contains(kinds, word) || word == string(Exec) {
+	if word == string(Exec) {
+		return "", "", errors.New("a command is asked for by exec, and not by what there is to do besides")
+	}
+	if !slices.Contains(kinds, word) {
 		return "", "", fmt.Errorf("unknown thing to do %q (%s)", word, strictyaml.Suggest(word, kinds))
+	}
+	if why := (Request{Kind: Kind(word), Object: object}).misspelt(); why != "" {
+		return "", "", errors.New(why)
 	}
 	return Kind(word), object, nil
 }
@@ -203,16 +258,13 @@ func Doing(text string) (kind Kind, object string, err error) {
 // dependsOn says what of the question was left open that some rule on its way
 // asks for; or "".
 func (p *Policy) dependsOn(who Subject, what Request) string {
-	for i := range p.rules {
-		r := &p.rules[i]
+	target := what.Target.read()
+	for r := range p.about(who) {
 		switch {
-		case !r.names(who) || !r.isFor(what) || !r.covers(what.Target):
-		case r.window.timed() && what.Time.IsZero():
-			return "the time (at), by rule " + r.name
-		case !r.window.openAt(what.Time): // from wherever
-		case r.window.from != nil && !what.From.IsValid():
-			return "the address (from), by rule " + r.name
-		case r.window.open(what):
+		case !r.covers(target) || !r.isFor(what) || r.window.shut(what):
+		case r.window.lacks(what) != "":
+			return r.window.lacks(what) + ", by rule " + r.name
+		default:
 			return ""
 		}
 	}

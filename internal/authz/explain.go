@@ -27,9 +27,10 @@ func (p *Policy) Explain(who Subject, what Request) Explanation {
 		return e
 	}
 	e.DependsOn = p.dependsOn(who, what)
+	target := what.Target.read()
 	for i := range p.rules {
 		r := &p.rules[i]
-		j := Judged{Rule: r.name, Line: r.line, Failed: r.misses(who, what), Denies: r.deny}
+		j := Judged{Rule: r.name, Line: r.line, Failed: r.misses(who, what, target), Denies: r.deny}
 		j.Decided = len(j.Failed) == 0 && e.Decision.Rule == r.name
 		if d := r.decide(who, bound(who, what)); r.deny == "" && !d.Allow {
 			j.Lacks = d.Why

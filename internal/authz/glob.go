@@ -49,6 +49,14 @@ func compile(text string) (Glob, error) {
 	return Glob{pattern}, nil
 }
 
+// compile is for parts of what was written: without text, g stays as it is.
+func (g *Glob) compile(text string) (err error) {
+	if text != "" {
+		*g, err = compile(text)
+	}
+	return err
+}
+
 // Match takes at most len(pattern) × len(s) steps: if a character does not fit,
 // only the last * has to try one more.
 func (g Glob) Match(s string) bool {

@@ -64,7 +64,7 @@ func (c *compiler) member(group Name, member strictyaml.At[Name]) {
 	case isPerson:
 		c.problemf(member.Pos, "%s is a person: groups of theirs stand with them, groups: [%s]", member.Value, group)
 	default:
-		c.problemf(member.Pos, "nobody is in group %q (%s)", member.Value, strictyaml.Suggest(string(member.Value), slices.Sorted(maps.Keys(c.groups))))
+		c.problemf(member.Pos, "%s", c.nobodyIn(string(member.Value)))
 	}
 }
 

@@ -50,10 +50,11 @@ func (p *Policy) Offers(who Subject, what Request) []Offer {
 // offers also tells whether the last of them is a denial that no grant is
 // stronger than.
 func (p *Policy) offers(who Subject, what Request) (offers []Offer, denied bool) {
-	for i := range p.rules {
-		r := &p.rules[i]
-		unknown := !r.covers(what.Target) && r.mayCover(what.Target)
-		if !r.names(who) || !r.isFor(what) || !r.covers(what.Target) && !unknown {
+	target := what.Target.read()
+	for r := range p.about(who) {
+		covers := r.covers(target)
+		unknown := !covers && r.mayCover(target)
+		if !covers && !unknown || !r.isFor(what) {
 			continue
 		}
 		offer := r.offer(who)
@@ -109,10 +110,8 @@ func (p *Policy) Reach(who Subject) []Offer {
 		return nil
 	}
 	var offers []Offer
-	for i := range p.rules {
-		if p.rules[i].names(who) {
-			offers = append(offers, p.rules[i].offer(who))
-		}
+	for r := range p.about(who) {
+		offers = append(offers, r.offer(who))
 	}
 	return offers
 }

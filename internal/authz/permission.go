@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,6 +69,7 @@ func isHollow[T any](list []T) bool { return list != nil && len(list) == 0 }
 // compared, and not looked up; but localhost, 127.0.0.1 and ::1 are one.
 type Endpoint struct {
 	host     Glob
+	numeric  bool // 10.1.*: of addresses only, or it would be the name 10.1.example.com as well
 	from, to int
 	text     string
 }
@@ -78,13 +80,17 @@ func (e Endpoint) String() string { return e.text }
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (e *Endpoint) UnmarshalText(text []byte) error {
 	host, port, err := net.SplitHostPort(string(text))
+	if err == nil {
+		host = plainHost(host)
+	}
 	if err != nil || host == "" {
 		return errors.New(`wants HOST:PORT, such as "localhost:8080" or "db:5432"`)
 	}
 	if e.from, e.to, err = ports(port); err != nil {
 		return err
 	}
-	e.host, err = compile(plainHost(host))
+	e.numeric = strings.Trim(host, "0123456789.*?") == "" && strings.Trim(host, "*?") != ""
+	e.host, err = compile(host)
 	e.text = string(text)
 	return err
 }
@@ -105,12 +111,20 @@ func ports(s string) (from, to int, err error) {
 	return int(a), int(b), nil
 }
 
+// plainHost is a host in one of the ways to write it.
 func plainHost(host string) string {
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if host == "127.0.0.1" || host == "::1" {
+	a, err := netip.ParseAddr(host)
+	switch {
+	case err != nil:
+		return strings.TrimSuffix(strings.ToLower(host), ".")
+	case isLocalhost(a.Unmap()):
 		return "localhost"
 	}
-	return host
+	return a.Unmap().String()
+}
+
+func isLocalhost(a netip.Addr) bool {
+	return a == netip.IPv6Loopback() || a == netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }
 
 // Match reports whether HOST:PORT is allowed.
@@ -120,7 +134,15 @@ func (e Endpoint) Match(object string) bool {
 		return false
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
-	return err == nil && n > 0 && int(n) >= e.from && int(n) <= e.to && e.host.Match(plainHost(host))
+	return err == nil && n > 0 && int(n) >= e.from && int(n) <= e.to && e.matches(host)
+}
+
+func (e Endpoint) matches(host string) bool {
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return !e.numeric && e.host.Match(plainHost(host))
+	}
+	return e.host.Match(plainHost(host)) || e.host.Match(a.Unmap().String())
 }
 
 // Variable allows variables of the environment, by a [Glob]. Those that make
@@ -155,15 +177,17 @@ func Dangerous(name string) bool {
 
 var dangerousFamilies = []string{"LD_", "DYLD_", "GLIBC_", "BASH_FUNC_", "GIT_CONFIG", "SSH_", "CARTSSHD_"}
 
-// dangerous are some that no pattern may let in.
+// dangerous are some that no pattern may let in: of the loader and libc, shells,
+// languages, and of what starts other programs.
 var dangerous = []string{
-	"LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "BASH_ENV", "ENV", "PATH", "IFS", "PS4", "SHELLOPTS", "BASHOPTS",
-	"PROMPT_COMMAND", "GLOBIGNORE", "GCONV_PATH", "LOCPATH", "TERMINFO", "TERMINFO_DIRS", "PYTHONPATH", "PYTHONSTARTUP",
-	"PERL5LIB", "PERL5OPT", "NODE_OPTIONS", "RUBYOPT", "JAVA_TOOL_OPTIONS", "LESSOPEN", "LESSCLOSE", "PAGER", "MANPAGER", "EDITOR", "VISUAL", "BROWSER", "HOME", "SHELL", "USER", "LOGNAME", "CDPATH", "INPUTRC",
-	"HISTFILE", "HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS", "NLSPATH", "TZDIR", "TMPDIR", "TERMCAP", "SSL_CERT_FILE", "SSL_CERT_DIR",
-	"OPENSSL_CONF", "SSH_ORIGINAL_COMMAND", "CARTSSHD_PERSON", "GIT_SSH_COMMAND", "GIT_SSH", "GIT_PAGER", "GIT_EDITOR",
-	"GIT_EXTERNAL_DIFF", "GIT_CONFIG_COUNT", "GLIBC_TUNABLES", "BASH_FUNC_ls%%", "PYTHONHOME", "PYTHONINSPECT", "PERLLIB", "PERL5DB", "RUBYLIB",
-	"_JAVA_OPTIONS", "JDK_JAVA_OPTIONS",
+	"LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "LD_DEBUG", "LD_PROFILE", "LD_ORIGIN_PATH", "GLIBC_TUNABLES", "GCONV_PATH", "GETCONF_DIR", "LOCPATH", "NLSPATH", "MALLOC_TRACE",
+	"HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS", "RESOLV_HOST_CONF", "TMPDIR", "TZDIR", "TERMCAP", "TERMINFO", "TERMINFO_DIRS", "SSL_CERT_FILE", "SSL_CERT_DIR",
+	"BASH_ENV", "BASH_FUNC_ls%%", "ENV", "PATH", "CDPATH", "FPATH", "IFS", "PS1", "PS4", "SHELL", "SHELLOPTS", "BASHOPTS", "PROMPT_COMMAND", "GLOBIGNORE", "HISTFILE", "INPUTRC", "ZDOTDIR",
+	"HOME", "USER", "LOGNAME", "XDG_CONFIG_HOME", "SSH_ORIGINAL_COMMAND", "SSH_ASKPASS", "CARTSSHD_PERSON",
+	"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONUSERBASE", "PERL5LIB", "PERLLIB", "PERL5OPT", "PERL5DB", "NODE_OPTIONS", "NODE_PATH", "RUBYOPT", "RUBYLIB",
+	"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "LUA_PATH", "LUA_CPATH", "LUA_INIT", "OPENSSL_CONF", "OPENSSL_MODULES", "CURL_HOME", "WGETRC",
+	"LESSOPEN", "LESSCLOSE", "LESSKEY", "PAGER", "MANPAGER", "EDITOR", "VISUAL", "BROWSER",
+	"GIT_SSH", "GIT_SSH_COMMAND", "GIT_PAGER", "GIT_EDITOR", "GIT_EXTERNAL_DIFF", "GIT_EXEC_PATH", "GIT_CONFIG_COUNT",
 }
 
 // Direction is up or down, as seen from the client.

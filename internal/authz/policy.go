@@ -65,9 +65,14 @@ func New(d Document, known Known) (*Policy, error) {
 	policy := &Policy{profile: known.Profiles[0]}
 	policy.people, policy.order = c.people()
 	policy.signed = c.authorities(d.Authorities)
+	policy.rules = make([]rule, 0, len(d.Rules))
 	for _, r := range d.Rules {
+		if len(c.problems) >= strictyaml.Enough {
+			break
+		}
 		policy.rules = append(policy.rules, c.rule(r))
 	}
+	policy.index = indexOf(policy.rules)
 	if c.problems == nil {
 		c.claims(policy, d.Tests)
 	}
@@ -152,10 +157,12 @@ func (c *compiler) some(list []strictyaml.At[string], everyone bool) (s persons)
 		case w.Value == "": // told while decoding
 		case w.Value == "*" && everyone:
 			s.everyone = true
+		case w.Value == "*":
+			c.problemf(w.Pos, `"*" is everyone: name some, as in group:lead`)
 		case isGroup && c.groups[group]:
 			s.groups = append(s.groups, group)
 		case isGroup:
-			c.problemf(w.Pos, "nobody is in group %q (%s)", group, strictyaml.Suggest(group, slices.Sorted(maps.Keys(c.groups))))
+			c.problemf(w.Pos, "%s", c.nobodyIn(group))
 		case isPrincipal:
 			s.principals = append(s.principals, c.principal(w.Pos, principal))
 		case isPerson:
@@ -183,6 +190,10 @@ func (c *compiler) nobody(name string) string {
 		return fmt.Sprintf(`%q: who knows no pattern but "*" alone, everyone, and principal:PATTERN`, name)
 	}
 	return fmt.Sprintf("unknown person %q (%s)", name, strictyaml.Suggest(name, c.names()))
+}
+
+func (c *compiler) nobodyIn(group string) string {
+	return fmt.Sprintf("nobody is in group %q (%s)", group, strictyaml.Suggest(group, slices.Sorted(maps.Keys(c.groups))))
 }
 
 func (c *compiler) names() []string {

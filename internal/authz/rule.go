@@ -29,11 +29,13 @@ type persons struct {
 	words      []string // as the file has them
 }
 
-// names never takes the holder of a certificate for a person whose name is only
-// the same as their principal's.
+// isPerson never takes the holder of a certificate for a person whose name is
+// only the same as their principal's.
+func (s Subject) isPerson() bool { return s.Known || s.Certificate == nil }
+
 func (s persons) names(who Subject) bool {
 	return s.everyone ||
-		(who.Known || who.Certificate == nil) && slices.Contains(s.people, who.Person) ||
+		who.isPerson() && slices.Contains(s.people, who.Person) ||
 		slices.ContainsFunc(s.groups, func(group string) bool { return slices.Contains(who.Groups, group) }) ||
 		slices.ContainsFunc(s.principals, func(g Glob) bool { return slices.ContainsFunc(who.Principals, g.Match) })
 }
@@ -44,9 +46,18 @@ func (r *rule) names(who Subject) bool { return r.who.names(who) }
 // all are.
 func (r *rule) isFor(what Request) bool { return r.deny != "" || r.breakGlass == what.BreakGlass }
 
-func (r *rule) covers(target Target) bool {
+// isOpen tells whether it is the time for a rule, and the place to come from. What
+// denies does so as well where nobody knows these.
+func (r *rule) isOpen(what Request) bool {
+	if r.deny != "" {
+		return !r.window.shut(what)
+	}
+	return r.window.open(what)
+}
+
+func (r *rule) covers(c *container) bool {
 	for i := range r.targets {
-		if r.targets[i].Match(target) {
+		if r.targets[i].matches(c) {
 			return true
 		}
 	}
@@ -54,9 +65,9 @@ func (r *rule) covers(target Target) bool {
 }
 
 // mayCover tells whether it depends on labels that nobody could tell.
-func (r *rule) mayCover(target Target) bool {
-	return target.Labels[labelsUnknown] != "" &&
-		slices.ContainsFunc(r.targets, func(p TargetPattern) bool { return p.matchesButForLabels(target) })
+func (r *rule) mayCover(c *container) bool {
+	return c.Labels[labelsUnknown] != "" &&
+		slices.ContainsFunc(r.targets, func(p TargetPattern) bool { return p.matchesButForLabels(c) })
 }
 
 func (r *rule) decide(who Subject, what Request) Decision {
@@ -116,17 +127,20 @@ func (r *rule) no(why string) Decision { return Decision{Rule: r.name, Why: why}
 
 // misses says which conditions of the rule do not hold. None: it decides, if no
 // earlier one does.
-func (r *rule) misses(who Subject, what Request) (words []string) {
+func (r *rule) misses(who Subject, what Request, c *container) (words []string) {
 	if !r.names(who) {
 		words = append(words, fmt.Sprintf("who: %s is not among %s", who.Person, strings.Join(r.who.words, ", ")))
 	}
 	if !r.isFor(what) {
 		words = append(words, breakGlassWords(what))
 	}
-	if !r.covers(what.Target) && !r.mayCover(what.Target) {
-		words = append(words, "targets: "+r.missed(what.Target))
+	if !r.covers(c) && !r.mayCover(c) {
+		words = append(words, "targets: "+r.missed(c))
 	}
-	return append(words, r.window.misses(what)...)
+	if !r.isOpen(what) {
+		words = append(words, r.window.misses(what)...)
+	}
+	return words
 }
 
 func breakGlassWords(what Request) string {
@@ -137,10 +151,10 @@ func breakGlassWords(what Request) string {
 }
 
 // missed says what of the targets does not fit, of the one that fits best.
-func (r *rule) missed(target Target) string {
+func (r *rule) missed(c *container) string {
 	var best []string
 	for _, p := range r.targets {
-		if misses := p.misses(target); best == nil || len(misses) < len(best) {
+		if misses := p.misses(c); best == nil || len(misses) < len(best) {
 			best = misses
 		}
 	}

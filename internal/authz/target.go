@@ -14,7 +14,7 @@ import (
 type TargetPattern struct {
 	Name       Glob            `yaml:"name"`
 	Runtime    Glob            `yaml:"runtime"`
-	Image      Glob            `yaml:"image"`
+	Image      ImagePattern    `yaml:"image"`
 	Namespace  Glob            `yaml:"namespace"`
 	Pod        Glob            `yaml:"pod"`
 	Labels     map[string]Glob `yaml:"labels"`
@@ -36,26 +36,30 @@ func (p *TargetPattern) UnmarshalStrict(n *strictyaml.Node) {
 }
 
 // Match reports whether t is meant. The zero pattern means nothing.
-func (p *TargetPattern) Match(t Target) bool {
-	if p.empty() {
-		return false
-	}
-	return p.Name.allows(t.Name) && p.Runtime.allows(t.Runtime) && p.allowsImage(t.Image) &&
-		p.Namespace.allows(t.Namespace) && p.Pod.allows(t.Pod) && p.allowsLabels(t.Labels) &&
-		p.Privileged.allows(t.Facts.Privileged) && p.HostPID.allows(t.Facts.HostPID) && p.HostNet.allows(t.Facts.HostNet)
+func (p *TargetPattern) Match(t Target) bool { return p.matches(t.read()) }
+
+// A container is a target, read once for all rules.
+type container struct {
+	Target
+	image image
+}
+
+func (t Target) read() *container { return &container{t, imageOf(t.Image)} }
+
+func (p *TargetPattern) matches(c *container) bool {
+	return p.Name.allows(c.Name) && p.Runtime.allows(c.Runtime) && p.Image.allows(c.image) &&
+		p.Namespace.allows(c.Namespace) && p.Pod.allows(c.Pod) && p.allowsLabels(c.Labels) &&
+		p.Privileged.allows(c.Facts.Privileged) && p.HostPID.allows(c.Facts.HostPID) && p.HostNet.allows(c.Facts.HostNet) &&
+		!p.empty()
 }
 
 func (p *TargetPattern) empty() bool {
-	return p.Name.pattern == nil && p.Runtime.pattern == nil && p.Image.pattern == nil && p.Namespace.pattern == nil && p.Pod.pattern == nil &&
+	return p.Name.pattern == nil && p.Runtime.pattern == nil && !p.Image.said() && p.Namespace.pattern == nil && p.Pod.pattern == nil &&
 		len(p.Labels) == 0 && p.Privileged == nil && p.HostPID == nil && p.HostNet == nil
 }
 
 // allows tells whether a fact is as it is asked for, if it is.
 func (s *Switch) allows(fact bool) bool { return s == nil || bool(*s) == fact }
-
-func (p *TargetPattern) allowsImage(image string) bool {
-	return p.Image.pattern == nil || image != "" && slices.ContainsFunc(spellings(image), p.Image.Match)
-}
 
 func (p *TargetPattern) allowsLabels(labels map[string]string) bool {
 	for name, glob := range p.Labels {
@@ -72,17 +76,17 @@ const labelsUnknown = "cartsshd.labels"
 
 // matchesButForLabels reports whether t is meant if it has the labels that p
 // asks for.
-func (p *TargetPattern) matchesButForLabels(t Target) bool {
+func (p *TargetPattern) matchesButForLabels(c *container) bool {
 	if len(p.Labels) == 0 {
 		return false
 	}
 	others := *p
 	others.Labels = nil
-	return others.empty() || others.Match(t)
+	return others.empty() || others.matches(c)
 }
 
-// misses says what of t does not fit.
-func (p *TargetPattern) misses(t Target) (words []string) {
+// misses says what of a target does not fit.
+func (p *TargetPattern) misses(t *container) (words []string) {
 	for _, part := range []struct {
 		what  string
 		glob  Glob
@@ -94,22 +98,26 @@ func (p *TargetPattern) misses(t Target) (words []string) {
 			words = append(words, missed(part.what, part.value, part.glob))
 		}
 	}
-	if !p.allowsImage(t.Image) {
+	if !p.Image.allows(t.image) {
 		words = append(words, missed("image", t.Image, p.Image))
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Labels)) {
-		if value, ok := t.Labels[name]; !ok || !p.Labels[name].Match(value) {
-			words = append(words, missed("label "+name, value, p.Labels[name]))
+		value, ok := t.Labels[name]
+		switch {
+		case !ok:
+			words = append(words, missed("label "+name, "", p.Labels[name]))
+		case !p.Labels[name].Match(value):
+			words = append(words, fmt.Sprintf("label %s is %q, does not match %s", name, value, p.Labels[name]))
 		}
 	}
 	return append(words, p.missedFacts(t.Facts)...)
 }
 
-func missed(what, value string, glob Glob) string {
+func missed(what, value string, pattern fmt.Stringer) string {
 	if value == "" {
-		return fmt.Sprintf("it has no %s (%s is asked for)", what, glob)
+		return fmt.Sprintf("it has no %s (%s is asked for)", what, pattern)
 	}
-	return fmt.Sprintf("%s %s does not match %s", what, value, glob)
+	return fmt.Sprintf("%s %s does not match %s", what, value, pattern)
 }
 
 // wanted is a fact, and how it is asked for.

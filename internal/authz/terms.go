@@ -215,6 +215,9 @@ func (c *compiler) approve(at strictyaml.At[ApproveOfRule]) *Approve {
 	if a.Within == 0 {
 		a.Within = approveWithin
 	}
+	if n := len(slices.Compact(slices.Sorted(slices.Values(some.people)))); a.Count > n && n > 0 && n == len(some.words) {
+		c.problemf(at.Pos, "approve waits for %d people, and by names %d", a.Count, n)
+	}
 	return a
 }
 
@@ -242,7 +245,12 @@ func (c *compiler) oneOf(what string, at strictyaml.At[string], words ...string)
 	if at.Value == "" {
 		return words[0]
 	}
-	if !slices.Contains(words, at.Value) {
+	return c.among(what, at, words)
+}
+
+// among is for what has no default: of capabilities the first would be all.
+func (c *compiler) among(what string, at strictyaml.At[string], words []string) string {
+	if at.Value != "" && !slices.Contains(words, at.Value) { // what is empty was told while decoding
 		c.problemf(at.Pos, "unknown %s %q (%s)", what, at.Value, strictyaml.Suggest(at.Value, words))
 	}
 	return at.Value
@@ -259,7 +267,10 @@ func (c *compiler) user(at strictyaml.At[string]) string {
 
 func (c *compiler) capabilities(list []strictyaml.At[string]) (names []string) {
 	for _, at := range list {
-		names = append(names, c.oneOf("capability", strictyaml.At[string]{Pos: at.Pos, Value: strings.TrimPrefix(strings.ToUpper(at.Value), "CAP_")}, c.known.Capabilities...))
+		if name := strings.TrimPrefix(strings.ToUpper(at.Value), "CAP_"); name != "" {
+			at.Value = name
+		}
+		names = append(names, c.among("capability", at, c.known.Capabilities))
 	}
 	return names
 }
@@ -269,7 +280,7 @@ func (c *compiler) namespaces(list strictyaml.At[[]strictyaml.At[string]]) (name
 		c.problemf(list.Pos, "namespaces names none: leave it out for all")
 	}
 	for _, at := range list.Value {
-		names = append(names, c.oneOf("namespace", at, c.known.Namespaces...))
+		names = append(names, c.among("namespace", at, c.known.Namespaces))
 	}
 	return names
 }

@@ -20,6 +20,15 @@ type When struct {
 	From  strictyaml.At[[]Source] `yaml:"from"`
 }
 
+// UnmarshalStrict implements [strictyaml.Unmarshaler].
+func (w *When) UnmarshalStrict(n *strictyaml.Node) {
+	type plain When // without this method
+	n.Decode((*plain)(w))
+	if _, isText := n.Text(); !isText && n.Len() == 0 {
+		n.Problemf("when says nothing: leave it out for always, from everywhere")
+	}
+}
+
 // Days are some of the week: "mon-fri", or a list of such. The bit of a day is
 // 1<<time.Weekday. Zero is every day.
 type Days uint8
@@ -148,6 +157,10 @@ func (s *Source) UnmarshalText(text []byte) error {
 	if p != p.Masked() {
 		return fmt.Errorf("has bits beyond its mask: %s is meant, or %s", p.Masked(), p.Addr())
 	}
+	// Clients are compared by their plain IPv4 address, which no prefix of IPv6 has.
+	if p.Addr().Is4In6() {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
 	s.Prefix = p
 	return nil
 }
@@ -164,7 +177,11 @@ func (c *compiler) when(w When) window {
 	if w.From.Line > 0 && w.From.Value != nil && len(w.From.Value) == 0 {
 		c.problemf(w.From.Pos, "from names nothing: leave it out for everywhere")
 	}
-	return window{days: w.Days, hours: w.Hours, zone: c.zone(w.TZ), from: w.From.Value}
+	open := window{days: w.Days, hours: w.Hours, zone: c.zone(w.TZ), from: w.From.Value}
+	if w.TZ.Value != "" && !open.timed() {
+		c.problemf(w.TZ.Pos, "tz says nothing without days or hours: give some, or leave it out")
+	}
+	return open
 }
 
 func (c *compiler) zone(tz strictyaml.At[string]) *time.Location {
@@ -184,11 +201,28 @@ func (c *compiler) zone(tz strictyaml.At[string]) *time.Location {
 }
 
 // timed tells whether the answer depends on the time.
-func (w window) timed() bool { return w.days != 0 || w.hours != (Hours{}) }
+func (w *window) timed() bool { return w.days != 0 || w.hours != (Hours{}) }
 
-func (w window) open(what Request) bool { return w.openAt(what.Time) && w.openTo(what.From) }
+// open is not known for certain if the window lacks what it depends on.
+func (w *window) open(what Request) bool { return w.lacks(what) == "" && !w.shut(what) }
 
-func (w window) openAt(t time.Time) bool {
+// shut tells that it is not open, whatever is not known.
+func (w *window) shut(what Request) bool {
+	return !what.Time.IsZero() && !w.openAt(what.Time) || what.From.IsValid() && !w.openTo(what.From)
+}
+
+// lacks says what the question leaves open and the window depends on; or "".
+func (w *window) lacks(what Request) string {
+	switch {
+	case w.timed() && what.Time.IsZero():
+		return "the time (at)"
+	case w.from != nil && !what.From.IsValid():
+		return "the address (from)"
+	}
+	return ""
+}
+
+func (w *window) openAt(t time.Time) bool {
 	if !w.timed() {
 		return true
 	}
@@ -207,12 +241,15 @@ func (w window) openAt(t time.Time) bool {
 	return w.days.has(day) && minute >= w.hours.from || w.days.has(before) && minute < w.hours.to
 }
 
-func (w window) openTo(a netip.Addr) bool {
-	return w.from == nil || slices.ContainsFunc(w.from, func(s Source) bool { return s.Contains(a.Unmap()) })
+// openTo looks past the zone of a link-local address, with which no network
+// would contain it.
+func (w *window) openTo(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return w.from == nil || slices.ContainsFunc(w.from, func(s Source) bool { return s.Contains(a) })
 }
 
 // misses says what of the window does not hold.
-func (w window) misses(what Request) (words []string) {
+func (w *window) misses(what Request) (words []string) {
 	if !w.openAt(what.Time) {
 		words = append(words, fmt.Sprintf("when: %s, it is %s", w.times(), w.told(what.Time)))
 	}
@@ -222,7 +259,7 @@ func (w window) misses(what Request) (words []string) {
 	return words
 }
 
-func (w window) sources() string {
+func (w *window) sources() string {
 	var nets []string
 	for _, s := range w.from {
 		nets = append(nets, s.String())
@@ -230,7 +267,7 @@ func (w window) sources() string {
 	return strings.Join(nets, ", ")
 }
 
-func (w window) times() string {
+func (w *window) times() string {
 	var words []string
 	if w.days != 0 {
 		words = append(words, w.days.String())
@@ -241,7 +278,7 @@ func (w window) times() string {
 	return strings.Join(append(words, w.zone.String()), " ")
 }
 
-func (w window) told(t time.Time) string {
+func (w *window) told(t time.Time) string {
 	if t.IsZero() {
 		return "no known time"
 	}

@@ -118,7 +118,7 @@ func quoted[T fmt.Stringer](list []string, kind Kind, patterns []T) []string {
 }
 
 // words is the window as its rule may have it; empty if it is always open.
-func (w window) words() string {
+func (w *window) words() string {
 	var words []string
 	if w.timed() {
 		words = append(words, w.times())
@@ -132,12 +132,11 @@ func (w window) words() string {
 // String is a pattern as its rule may have it.
 func (p TargetPattern) String() string {
 	var words []string
-	for _, part := range []struct {
-		name string
-		glob Glob
-	}{{"name", p.Name}, {"runtime", p.Runtime}, {"image", p.Image}, {"namespace", p.Namespace}, {"pod", p.Pod}} {
-		if part.glob.pattern != nil {
-			words = append(words, part.name+" "+part.glob.String())
+	for _, part := range []struct{ name, pattern string }{
+		{"name", p.Name.String()}, {"runtime", p.Runtime.String()}, {"image", p.Image.String()}, {"namespace", p.Namespace.String()}, {"pod", p.Pod.String()},
+	} {
+		if part.pattern != "" {
+			words = append(words, part.name+" "+part.pattern)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Labels)) {

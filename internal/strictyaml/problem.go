@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Pos is a place in a file. Line and column count from 1, the column in
@@ -19,7 +20,16 @@ func (p Pos) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.
 
 // Problemf returns a problem at this place.
 func (p Pos) Problemf(format string, args ...any) Problem {
-	return Problem{p, fmt.Sprintf(format, args...)}
+	return Problem{p, strings.Map(printable, fmt.Sprintf(format, args...))}
+}
+
+// printable keeps a problem to its line, and a terminal to itself: a tag may
+// spell what the file does not hold, as in !a%0Ab.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return unicode.ReplacementChar
 }
 
 // Problem is one thing wrong with a file.
@@ -38,15 +48,25 @@ type Problems []Problem
 // shown is how many problems anyone will read.
 const shown = 100
 
+// Enough is how many problems are looked for in a file.
+const Enough = 1000
+
 func (ps Problems) Error() string {
 	var lines []string
 	for _, p := range ps[:min(len(ps), shown)] {
 		lines = append(lines, p.Error())
 	}
 	if more := len(ps) - shown; more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", more))
+		lines = append(lines, fmt.Sprintf("and %d more%s", more, atLeast(len(ps))))
 	}
 	return strings.Join(lines, "\n")
+}
+
+func atLeast(n int) string {
+	if n < Enough {
+		return ""
+	}
+	return ", or still more"
 }
 
 // Err returns nil if there are no problems, and the problems sorted otherwise:

@@ -19,6 +19,10 @@ import (
 // 20,000 rules.
 const MaxSize = 4 << 20
 
+// maxElements is how many elements a list may have, or keys a mapping: some
+// become much larger than they are in the file.
+const maxElements = 100_000
+
 // Unmarshaler is a value that may be written in more than one shape. It tells
 // its problems to the Node.
 type Unmarshaler interface {
@@ -47,11 +51,12 @@ func (a *At[T]) UnmarshalStrict(n *Node) {
 // [encoding.TextUnmarshaler] and [Unmarshaler]. A duration is above zero, a
 // string is not empty.
 func Decode(name string, data []byte, into any) error {
-	d := &decoder{file: name}
-	if root := d.parse(data); root != nil {
-		d.refuse(root)
-		d.value(root, reflect.ValueOf(into).Elem())
+	d := &decoder{file: name, again: map[*yaml.Node]bool{}, fields: map[reflect.Type]fields{}}
+	root := d.parse(data)
+	if root == nil || !d.acceptable(root) {
+		return d.problems.Err()
 	}
+	d.value(root, reflect.ValueOf(into).Elem())
 	return d.problems.Err()
 }
 
@@ -103,17 +108,39 @@ func (n *Node) Problemf(format string, args ...any) { n.d.problemf(n.node, forma
 type decoder struct {
 	file     string
 	problems Problems
+	large    bool                // more than anybody has written by hand
+	again    map[*yaml.Node]bool // keys that their mapping has already
+	fields   map[reflect.Type]fields
 }
 
 func (d *decoder) pos(n *yaml.Node) Pos { return Pos{d.file, n.Line, n.Column} }
 
 func (d *decoder) problemf(n *yaml.Node, format string, args ...any) {
-	d.problems = append(d.problems, d.pos(n).Problemf(format, args...))
+	if !d.enough() {
+		d.problems = append(d.problems, d.pos(n).Problemf(format, args...))
+	}
+}
+
+// enough problems are known: what follows is not looked at.
+func (d *decoder) enough() bool { return len(d.problems) >= Enough }
+
+// acceptable tells whether it is worth the while to look at what a document says.
+func (d *decoder) acceptable(root *yaml.Node) bool {
+	d.refuse(root)
+	return !d.enough() && !d.large
 }
 
 // refuse walks the whole tree, also where nobody will read it, for what has no
 // business anywhere in it.
 func (d *decoder) refuse(n *yaml.Node) {
+	if d.enough() {
+		return
+	}
+	if len(n.Content) > 2*maxElements || n.Kind == yaml.SequenceNode && len(n.Content) > maxElements {
+		d.large = true
+		d.problemf(n, "has more than %d elements", maxElements)
+		return
+	}
 	if n.Kind == yaml.AliasNode {
 		d.problemf(n, "*%s is an alias, and those are not read: quote globs, as in %q", clip(n.Value), "*"+clip(n.Value))
 		return
@@ -141,6 +168,7 @@ func (d *decoder) refuseKeys(mapping *yaml.Node) {
 		}
 		if line, ok := first[key.Value]; ok {
 			d.problemf(key, "key %q again (first in line %d)", clip(key.Value), line)
+			d.again[key] = true
 			continue
 		}
 		first[key.Value] = key.Line
@@ -173,6 +201,9 @@ func pairs(mapping *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
 }
 
 func (d *decoder) value(n *yaml.Node, v reflect.Value) {
+	if d.enough() {
+		return
+	}
 	if n.Kind == yaml.AliasNode || n.Style&yaml.TaggedStyle != 0 {
 		return // told by refuse
 	}
@@ -220,37 +251,41 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value) {
 		d.mistyped(n, v)
 		return
 	}
-	fields := fieldsOf(v)
-	seen := make(map[string]bool, len(fields.names))
+	fields := d.fieldsOf(v.Type())
 	for key, value := range pairs(n) {
-		if !isKey(key) || seen[key.Value] {
+		if !isKey(key) || d.again[key] {
 			continue // told by refuse
 		}
-		seen[key.Value] = true
-		field, ok := fields.value[key.Value]
+		i, ok := fields.index[key.Value]
 		if !ok {
 			d.problemf(key, "unknown key %q (%s)", clip(key.Value), Suggest(key.Value, fields.names))
 			continue
 		}
-		d.value(value, field)
+		d.value(value, v.Field(i))
 	}
 }
 
+// fields of a struct are those that a file may name.
 type fields struct {
 	names []string
-	value map[string]reflect.Value
+	index map[string]int
 }
 
-func fieldsOf(v reflect.Value) fields {
-	f := fields{value: map[string]reflect.Value{}}
-	for i := range v.NumField() {
-		name := v.Type().Field(i).Tag.Get("yaml")
+func (d *decoder) fieldsOf(t reflect.Type) fields {
+	f, ok := d.fields[t]
+	if ok {
+		return f
+	}
+	f.index = map[string]int{}
+	for i := range t.NumField() {
+		name := t.Field(i).Tag.Get("yaml")
 		if name == "" || name == "-" {
 			continue
 		}
 		f.names = append(f.names, name)
-		f.value[name] = v.Field(i)
+		f.index[name] = i
 	}
+	d.fields[t] = f
 	return f
 }
 
@@ -267,7 +302,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value) {
 		k, e := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
 		d.value(key, k)
 		d.value(value, e)
-		if !m.MapIndex(k).IsValid() { // the second of a key is told by refuse
+		if !d.again[key] { // told by refuse
 			m.SetMapIndex(k, e)
 		}
 	}

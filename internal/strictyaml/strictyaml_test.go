@@ -202,10 +202,39 @@ func TestNoMessageNamesAGoType(t *testing.T) {
 }
 
 func TestAThousandProblemsAreNotAThousandLines(t *testing.T) {
-	err := strictyaml.Decode("f", []byte("words: ["+strings.Repeat("1,", 1000)+"]"), new(sample))
-	lines := strings.Split(err.Error(), "\n")
-	if len(lines) != 101 || lines[100] != "and 900 more" {
-		t.Errorf("%d lines, last %q", len(lines), lines[len(lines)-1])
+	for n, want := range map[int]string{999: "and 899 more", 1000: "and 900 more, or still more", 50_000: "and 900 more, or still more"} {
+		err := strictyaml.Decode("f", []byte("words: ["+strings.Repeat("1,", n)+"]"), new(sample))
+		lines := strings.Split(err.Error(), "\n")
+		if len(lines) != 101 || lines[100] != want {
+			t.Errorf("%d lines, last %q, want %q", len(lines), lines[len(lines)-1], want)
+		}
+	}
+}
+
+func TestAProblemIsOneLineAndNoTerminalObeysIt(t *testing.T) {
+	for text, want := range map[string]string{
+		"name: !a%0Ab x": "f:1:7: !a\ufffdb is a tag, and those are not read: quote it if it is text",
+		"name: !a%1Bc x": "f:1:7: !a\ufffdc is a tag, and those are not read: quote it if it is text",
+	} {
+		wantProblems(t, strictyaml.Decode("f", []byte(text), new(sample)), want)
+	}
+	p := strictyaml.Pos{}.Problemf("a\x1b]0;x\x07\u202e\n%s", "\x7f")
+	if p.Text != "a\ufffd]0;x\ufffd\ufffd\ufffd\ufffd" {
+		t.Errorf("%q", p.Text)
+	}
+}
+
+// A list of nothing is small in the file, and large once it is read.
+func TestWhatBecomesTooLargeIsNotDecoded(t *testing.T) {
+	for text, want := range map[string]string{
+		"words: [" + strings.Repeat("x,", 100_000) + "]":  "<nil>",
+		"words: [" + strings.Repeat("x,", 100_001) + "]":  "f:1:8: has more than 100000 elements",
+		"plain: {" + strings.Repeat("{},", 100_001) + "}": "f:1:8: has more than 100000 elements",
+	} {
+		var s sample
+		if err := strictyaml.Decode("f", []byte(text), &s); fmt.Sprint(err) != want {
+			t.Errorf("%.20s: %v, want %s", text, err, want)
+		}
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cartsshd/cartsshd/internal/need"
 )
 
 func TestTheMedianIsOneOfTheSamples(t *testing.T) {
@@ -106,6 +108,24 @@ func TestNoProcessIsInsideOfWhatIsNoContainer(t *testing.T) {
 	}
 	if got := inside(1 << 30); got != nil {
 		t.Errorf("processes %v are called those of a container that is gone", got)
+	}
+}
+
+// It needs no container: what is measured is what was asked for, or it fails.
+func TestThePolicyIsMeasured(t *testing.T) {
+	need.Root(t)
+	need.Tool(t, "sshd", "openssh-server")
+	b := &bench{options: options{quick: true}, dir: t.TempDir()}
+	if err := measurePolicy(b); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range b.report.Rows {
+		if row.Ours <= 0 || row.Theirs != nil && *row.Theirs <= 0 {
+			t.Errorf("%+v", row)
+		}
+	}
+	if err := b.report.print(t.Output()); err != nil || len(b.report.Rows) != 8 {
+		t.Errorf("%d rows, %v", len(b.report.Rows), err)
 	}
 }
 

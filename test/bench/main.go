@@ -116,6 +116,7 @@ var measures = []measure{
 	{"rate", measureRate},
 	{"idle", measureIdle},
 	{"thousand", measureThousand},
+	{"policy", measurePolicy},
 }
 
 func names() (list string) {
