@@ -91,7 +91,7 @@ func TestExplainAnswersByItsExitCode(t *testing.T) {
 		{[]string{"bob", "web-1", "--exec", "ps aux", "--from", "10.1.2.3", "--at", "2026-11-25T20:00:00Z"}, 1, "when: mon-fri 08:00-18:00 Europe/Madrid, it is wed 21:00"},
 		{[]string{"bob", "web-1", "--from", "10.1.2.3", "--at", "2026-11-28 12:00"}, 1, "it is sat "},
 		{[]string{"bob", "cri:shop/db-0/pg", "--namespace", "shop", "--pod", "db-0", "--forward", "localhost:5432"}, 1, "the rule asks for a hardware key"},
-		{[]string{"bob", "cri:shop/db-0/pg", "--namespace", "shop", "--pod", "db-0", "--forward", "localhost:5432", "--hardware-key"}, 0, "totp        a one-time password"},
+		{[]string{"bob", "cri:shop/db-0/pg", "--namespace", "shop", "--pod", "db-0", "--forward", "localhost:5432", "--hardware-key"}, 0, "  totp        a one-time password\n"},
 		{[]string{"bob", "cri:shop/db-0/pg", "--namespace", "shop", "--pod", "db-0", "--fact", "host_net", "--hardware-key"}, 1, "host_net is true"},
 		{[]string{"alice", "x", "--image", "nginx:1.27", "--fact", "privileged"}, 1, "privileged is true"},
 		{[]string{"alice", "x", "--image", "nginx:1.27"}, 0, "by rule sre-on-web"},
@@ -116,6 +116,22 @@ func TestExplainAnswersByItsExitCode(t *testing.T) {
 	}
 	if code, _ := says(t, filepath.Join(t.TempDir(), "none.yaml"), "explain", "alice", "web-1"); code != 2 {
 		t.Errorf("without a policy: exit code %d", code)
+	}
+}
+
+// A rule may ask for what somebody has no way to give.
+func TestExplainSaysWhoCannotGiveWhatIsAskedFor(t *testing.T) {
+	config := sampled(t)
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, bytes.ReplaceAll(text, []byte(", totp: totp/bob}"), []byte("}")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, said := says(t, config, "explain", "bob", "cri:shop/db-0/pg", "--namespace", "shop", "--pod", "db-0", "--hardware-key")
+	if !strings.Contains(said, "\nbob has no secret for one-time passwords, and so cannot give one\n") {
+		t.Errorf("got\n%s", said)
 	}
 }
 
