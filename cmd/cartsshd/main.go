@@ -29,6 +29,12 @@ type cli struct {
 	WhoCan  whoCanCmd  `cmd:"" help:"List who may do what in a container."`
 	WhatCan whatCanCmd `cmd:"" help:"List what somebody may do, and where."`
 	Schema  schemaCmd  `cmd:"" help:"Print the JSON schema of the configuration, for editors."`
+	Grant   grantCmd   `cmd:"" help:"Let somebody into a container for a time, beside the rules."`
+	Grants  grantsCmd  `cmd:"" help:"List the grants."`
+	Revoke  revokeCmd  `cmd:"" help:"Take a grant back."`
+	Lock    lockCmd    `cmd:"" help:"Keep somebody out, or everybody out of a container, at once."`
+	Locks   locksCmd   `cmd:"" help:"List the locks."`
+	Unlock  unlockCmd  `cmd:"" help:"Take a lock away."`
 	Mount   mountCmd   `cmd:"" help:"Put the tools where a container itself sees them, and docker exec."`
 	Unmount unmountCmd `cmd:"" help:"Take them away again."`
 	Plan    planCmd    `cmd:"" help:"Print the way into a container, a system call a line."`
