@@ -14,6 +14,7 @@ import (
 	"github.com/cartsshd/cartsshd/internal/authz"
 	"github.com/cartsshd/cartsshd/internal/config"
 	"github.com/cartsshd/cartsshd/internal/router"
+	"github.com/cartsshd/cartsshd/internal/sshd"
 	"github.com/cartsshd/cartsshd/internal/standing"
 )
 
@@ -127,8 +128,11 @@ func exactly(cfg *config.Config, name string) (t authz.Target, found bool, err e
 	_, isAmbiguous := errors.AsType[*router.AmbiguousError](err)
 	switch {
 	case isClosed:
-		m := closed.Match
-		t = authz.Target{Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Labels: m.Labels, Host: m.Host}
+		targets, err := sshd.JudgedUnpinned(closed.Match)
+		if err != nil {
+			return t, false, err
+		}
+		t = targets[0]
 	case isAmbiguous:
 		return t, false, err
 	case err != nil:
@@ -136,7 +140,7 @@ func exactly(cfg *config.Config, name string) (t authz.Target, found bool, err e
 		return t, false, nil
 	default:
 		defer target.Close()
-		t = authz.Target{Runtime: target.Runtime, ID: target.ID, Name: target.Name, Image: target.Image, Labels: target.Labels, Host: target.Host}
+		t = sshd.Judged(target)
 	}
 	if !slices.Contains(spellings(t), name) {
 		return t, false, fmt.Errorf("%s leads to %s: say that, since it is compared exactly", name, spellings(t)[0])
