@@ -30,9 +30,9 @@ const deskHelp = `ssh cartsshd@HOST …
   help                      this
 `
 
-// desk is where sessions are approved that wait. Whoever is known may come here,
-// and sees of what waits only what is theirs to decide.
-type desk struct {
+// visit is somebody at the desk. Whoever is known may come, to approve sessions
+// that wait, and sees of what waits only what is theirs to decide.
+type visit struct {
 	*session
 	ctx context.Context
 	me  approval.Approver
@@ -42,14 +42,14 @@ func (s *session) serveDesk(ctx context.Context, ask ask, who authz.Subject) end
 	if who.Bounds.Command != "" {
 		return s.deny(ask, who, nil, authz.Decision{Why: "the key is bound to one command"})
 	}
-	d := &desk{session: s, ctx: ctx, me: approval.Approver{
+	v := &visit{session: s, ctx: ctx, me: approval.Approver{
 		Name: who.Person, Key: s.key, From: s.conn.from,
 		How: approval.SignedIn, Via: "signed in from " + s.conn.RemoteAddr().String(),
 	}}
-	return d.do(strings.Fields(ask.command))
+	return v.do(strings.Fields(ask.command))
 }
 
-func (d *desk) do(words []string) ending {
+func (v *visit) do(words []string) ending {
 	verb, id := "", ""
 	if len(words) > 0 {
 		verb = words[0]
@@ -59,47 +59,47 @@ func (d *desk) do(words []string) ending {
 	}
 	switch {
 	case len(words) == 0:
-		return d.welcome()
+		return v.welcome()
 	case len(words) == 1 && verb == "help":
-		return d.show(deskHelp)
+		return v.show(deskHelp)
 	case len(words) == 1 && verb == "approve":
-		return d.show(d.list())
+		return v.show(v.list())
 	case len(words) == 2 && verb == "approve":
-		return d.approve(id)
+		return v.approve(id)
 	case len(words) == 3 && verb == "approve" && words[2] == "-":
-		return d.carry(id)
+		return v.carry(id)
 	case len(words) == 2 && verb == "deny":
-		return d.deny(id)
+		return v.deny(id)
 	case len(words) == 2 && verb == "request":
-		return d.request(id)
+		return v.request(id)
 	}
-	return answered(2, "try: ssh cartsshd@HOST help")
+	return visited(2, "try: ssh cartsshd@HOST help")
 }
 
-func (d *desk) welcome() ending { return d.show(d.list() + "\n" + deskHelp) }
+func (v *visit) welcome() ending { return v.show(v.list() + "\n" + deskHelp) }
 
-func (d *desk) show(text string) ending {
-	d.print(text)
-	return answered(0, "")
+func (v *visit) show(text string) ending {
+	v.print(text)
+	return visited(0, "")
 }
 
-func (d *desk) print(text string) {
-	if d.pty != nil {
+func (v *visit) print(text string) {
+	if v.pty != nil {
 		text = strings.ReplaceAll(text, "\n", "\r\n")
 	}
-	io.WriteString(d.ch, text)
+	io.WriteString(v.ch, text)
 }
 
-// answered is how a visit to the desk ends.
-func answered(code int, words string) ending {
+// visited is how a visit to the desk ends.
+func visited(code int, words string) ending {
 	return ending{status: &nsexec.Status{Code: code}, words: words, reason: "exited"}
 }
 
 // nothing is said of what is not there, and of what is not theirs.
 const nothing = "nothing waits for you"
 
-func (d *desk) list() string {
-	waiting := d.server.Approvals.List(d.me)
+func (v *visit) list() string {
+	waiting := v.server.Approvals.List(v.me)
 	if len(waiting) == 0 {
 		return nothing + "\n"
 	}
@@ -119,82 +119,82 @@ func soFar(by []approval.Approver, count int) string {
 
 // approve is by the key that somebody has signed in with. Who may not do that
 // can only mean to bring a signature.
-func (d *desk) approve(id string) ending {
-	if w, err := d.server.Approvals.See(id, d.me); err != nil || w.Own(d.me) {
-		d.hint(id)
-		return d.carry(id)
+func (v *visit) approve(id string) ending {
+	if w, err := v.server.Approvals.See(id, v.me); err != nil || w.Own(v.me) {
+		v.hint(id)
+		return v.carry(id)
 	}
-	return d.count(id, d.me)
+	return v.count(id, v.me)
 }
 
 // hint is for whoever has nothing to send, and would wait for an answer.
-func (d *desk) hint(id string) {
-	if d.pty == nil {
-		fmt.Fprintf(d.ch.Stderr(), "cartsshd: %s is not yours to approve by yourself: reading a signature (^C to leave)\n", audit.Printable(brief(id)))
+func (v *visit) hint(id string) {
+	if v.pty == nil {
+		fmt.Fprintf(v.ch.Stderr(), "cartsshd: %s is not yours to approve by yourself: reading a signature (^C to leave)\n", audit.Printable(brief(id)))
 	}
 }
 
 // carry brings what somebody else has signed.
-func (d *desk) carry(id string) ending {
-	armored, err := d.stdin()
+func (v *visit) carry(id string) ending {
+	armored, err := v.stdin()
 	if err != nil {
-		return answered(1, err.Error())
+		return visited(1, err.Error())
 	}
 	if len(bytes.TrimSpace(armored)) == 0 {
-		return d.refused("approve", id, errors.New("no signature came"))
+		return v.refused("approve", id, errors.New("no signature came"))
 	}
-	key, err := d.server.Approvals.Signed(id, armored)
+	key, err := v.server.Approvals.Signed(id, armored)
 	if err != nil {
-		return d.refused("approve", id, err)
+		return v.refused("approve", id, err)
 	}
 	// Where it was made, nobody knows: a key that is bound to a place is not for this.
-	signer, err := d.server.Policy().Identify(authz.Credential{Key: key, Time: time.Now()})
+	signer, err := v.server.Policy().Identify(authz.Credential{Key: key, Time: time.Now()})
 	if err != nil {
-		return d.refused("approve", id, err)
+		return v.refused("approve", id, err)
 	}
-	return d.count(id, approval.Approver{
+	return v.count(id, approval.Approver{
 		Name: signer.Person, Key: key, How: approval.BySignature,
-		Via: fmt.Sprintf("%s, brought by %s (%s) from %s", approval.BySignature, d.me.Name, approval.Fingerprint(d.key), d.conn.RemoteAddr()),
+		Via: fmt.Sprintf("%s, brought by %s (%s) from %s", approval.BySignature, v.me.Name, approval.Fingerprint(v.key), v.conn.RemoteAddr()),
 	})
 }
 
 // count counts an approval, and shows what it was for.
-func (d *desk) count(id string, by approval.Approver) ending {
-	_, unseen := d.server.Approvals.See(id, d.me)
-	w, err := d.server.Approvals.Approve(id, by)
+func (v *visit) count(id string, by approval.Approver) ending {
+	_, unseen := v.server.Approvals.See(id, v.me)
+	w, err := v.server.Approvals.Approve(id, by)
 	if err != nil {
-		return d.refused("approve", id, err)
+		return v.refused("approve", id, err)
 	}
 	if unseen == nil {
-		d.print(w.Text())
+		v.print(w.Text())
 	}
-	return d.show(soFar(w.Approvers(), w.Count))
+	return v.show(soFar(w.Approvers(), w.Count))
 }
 
-func (d *desk) deny(id string) ending {
-	if err := d.server.Approvals.Deny(id, d.me); err != nil {
-		return d.refused("deny", id, err)
+func (v *visit) deny(id string) ending {
+	if err := v.server.Approvals.Deny(id, v.me); err != nil {
+		return v.refused("deny", id, err)
 	}
-	return d.show(audit.Printable(id) + " is denied\n")
+	return v.show(audit.Printable(id) + " is denied\n")
 }
 
-func (d *desk) request(id string) ending {
-	w, err := d.server.Approvals.See(id, d.me)
+func (v *visit) request(id string) ending {
+	w, err := v.server.Approvals.See(id, v.me)
 	if err != nil {
-		return d.refused("request", id, err)
+		return v.refused("request", id, err)
 	}
-	return d.show(w.Text())
+	return v.show(w.Text())
 }
 
 // refused is on the record. Why it was, those are told who may know that there
 // is such a request.
-func (d *desk) refused(verb, id string, err error) ending {
+func (v *visit) refused(verb, id string, err error) ending {
 	if errors.Is(err, audit.ErrUnrecorded) {
 		return ending{code: codeUnrecorded, words: "this could not be recorded, so it does not count", err: err}
 	}
 	why := strings.TrimPrefix(err.Error(), "approval: ")
-	d.refuse(fmt.Sprintf("%s %s: %s", verb, brief(id), why))
-	_, unseen := d.server.Approvals.See(id, d.me)
+	v.refuse(fmt.Sprintf("%s %s: %s", verb, brief(id), why))
+	_, unseen := v.server.Approvals.See(id, v.me)
 	switch {
 	case unseen != nil:
 		why = nothing
@@ -203,18 +203,18 @@ func (d *desk) refused(verb, id string, err error) ending {
 	case errors.Is(err, approval.ErrNothing):
 		why = "whoever signed it may not approve it"
 	}
-	return answered(1, why)
+	return visited(1, why)
 }
 
 const maxSignature = 64 << 10 // one of RSA-16384 has 4 KiB
 
 // stdin is all that the client sends, if that is not too much and does not take
 // too long.
-func (d *desk) stdin() ([]byte, error) {
+func (v *visit) stdin() ([]byte, error) {
 	came := make(chan []byte, 1)
 	go func() { // ends at the latest when the channel is closed
-		defer d.server.guard("signature")
-		text, _ := io.ReadAll(io.LimitReader(d.ch, maxSignature+1))
+		defer v.server.guard("signature")
+		text, _ := io.ReadAll(io.LimitReader(v.ch, maxSignature+1))
 		came <- text
 	}()
 	select {
@@ -223,9 +223,9 @@ func (d *desk) stdin() ([]byte, error) {
 			return nil, errors.New("too much for a signature")
 		}
 		return text, nil
-	case <-d.ctx.Done():
-		return nil, context.Cause(d.ctx)
-	case <-time.After(d.server.Limits.LoginGrace):
+	case <-v.ctx.Done():
+		return nil, context.Cause(v.ctx)
+	case <-time.After(v.server.Limits.LoginGrace):
 		return nil, errors.New("no signature came")
 	}
 }

@@ -94,8 +94,8 @@ func (s *session) petition(ask ask, who authz.Subject, target *router.Target, d 
 		Count:   d.Terms.Approve.Count,
 	}
 	r.May = func(by approval.Approver) bool {
-		policy, _, now := s.judge(ask, target)
-		return changed(d, now) == nil && mayApprove(policy, now.Terms.Approve, by)
+		policy, _, now := s.asOfNow(ask, target)
+		return outdated(d, now) == nil && mayApprove(policy, now.Terms.Approve, by)
 	}
 	r.Record = func(all []approval.Approver) error {
 		last := all[len(all)-1]
@@ -139,8 +139,8 @@ and bring that:   ssh %[3]s@HOST approve %[4]s <request.sig
 `, wanted(d), r.Text(), deskLogin, r.ID, approval.Namespace)
 }
 
-// judge asks the policy of now whether the session may begin, if it is approved.
-func (s *session) judge(ask ask, target *router.Target) (*authz.Policy, authz.Subject, authz.Decision) {
+// asOfNow asks the policy of now whether the session may begin, if it is approved.
+func (s *session) asOfNow(ask ask, target *router.Target) (*authz.Policy, authz.Subject, authz.Decision) {
 	policy := s.server.Policy()
 	who, err := policy.Identify(authz.Credential{Key: s.key, From: s.conn.from, Time: time.Now()})
 	if err != nil {
@@ -156,13 +156,13 @@ func mayApprove(policy *authz.Policy, by *authz.Approve, a approval.Approver) bo
 	return err == nil && by != nil && who.Person == a.Name && who.Bounds.Command == "" && policy.MayApprove(who, *by)
 }
 
-// changed says why a decision is not the one any more that was to be approved.
+// outdated says why a decision is not the one any more that was to be approved.
 // A rule may go by the same name and give more.
-func changed(before, now authz.Decision) error {
+func outdated(before, now authz.Decision) error {
 	switch {
 	case !now.Allow:
 		return errors.New(now.Why)
-	case !reflect.DeepEqual(given(before), given(now)):
+	case !reflect.DeepEqual(giving(before), giving(now)):
 		return errChanged
 	}
 	return nil
@@ -170,7 +170,7 @@ func changed(before, now authz.Decision) error {
 
 var errChanged = approval.Refused("the policy has changed while this session waited: ask again")
 
-func given(d authz.Decision) authz.Decision {
+func giving(d authz.Decision) authz.Decision {
 	d.Why, d.Terms.Approve, d.Terms.Reason = "", nil, nil
 	return d
 }
@@ -178,8 +178,8 @@ func given(d authz.Decision) authz.Decision {
 // stillMay judges a session anew that has waited: everything may have changed
 // meanwhile, and those who approved it may not be who they were.
 func (s *session) stillMay(ask ask, who authz.Subject, target *router.Target, before authz.Decision, by []approval.Approver) (authz.Subject, authz.Decision, error) {
-	policy, whoNow, now := s.judge(ask, target)
-	if err := changed(before, now); err != nil {
+	policy, whoNow, now := s.asOfNow(ask, target)
+	if err := outdated(before, now); err != nil {
 		return who, before, err
 	}
 	valid := 0
