@@ -163,6 +163,7 @@ const demoConfig = `listen: "127.0.0.1:%d"
 host_key: host_key
 image: {path: %q}
 record: {dir: record}
+state: {dir: state}
 runtimes: {pid: {}}
 people:
   alice: {keys: [%s]}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 
 	gossh "golang.org/x/crypto/ssh"
@@ -17,6 +18,7 @@ import (
 	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/internal/router"
 	"github.com/cartsshd/cartsshd/internal/sshd"
+	"github.com/cartsshd/cartsshd/internal/totp"
 )
 
 type serveCmd struct {
@@ -113,6 +115,7 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 		Targets:  &router.Table{Runtimes: found},
 		Policy:   d.policy.Load,
 		Tools:    d.tools.choose,
+		TOTP:     (&totp.Checker{Dir: filepath.Join(d.cfg.State.Dir, "totp")}).Check,
 		Record:   d.record,
 		HostKeys: []gossh.Signer{d.key},
 		Logger:   d.logger,

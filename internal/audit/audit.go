@@ -122,6 +122,10 @@ type PTY struct {
 	Rows uint32 `json:"rows"`
 }
 
+// Unkept is for the output of a session whose screen is not to be recorded,
+// because its rule says so.
+const Unkept = "none"
+
 // Meta is what is known of a session when it begins.
 type Meta struct {
 	Person  Person `json:"person"`
@@ -140,7 +144,9 @@ type Meta struct {
 	Kind    string   `json:"kind"` // shell, exec; at the host also mount, unmount, bind, unbind
 	Command string   `json:"command,omitempty"`
 	Argv    []string `json:"argv,omitempty"`
-	PTY     *PTY     `json:"pty,omitempty"` // nil: none, and no recording
+	Asked   string   `json:"asked,omitempty"`  // in vain, by a key that is bound to Command
+	PTY     *PTY     `json:"pty,omitempty"`    // nil: none, and no recording
+	Output  string   `json:"output,omitempty"` // Unkept: no recording; all else is recorded
 	Tools   string   `json:"tools,omitempty"`
 }
 
@@ -207,7 +213,7 @@ func (e Event) record() (*Record, error) {
 
 // Begin writes that a session opens. The disk may still be at work on return,
 // while the session is prepared: it must not run before Durable has said that
-// it may. With a PTY its recording exists by then, header and all; the
+// it may. With a PTY, unless its output is Unkept, its recording exists by then, header and all; the
 // recording's own durability is End's promise.
 func (l *Log) Begin(m Meta) (*Session, error) {
 	id, err := uuid.NewV7()
@@ -215,7 +221,7 @@ func (l *Log) Begin(m Meta) (*Session, error) {
 		return nil, unrecorded(err)
 	}
 	s := &Session{log: l, opened: opening(id.String(), m), failed: make(chan struct{})}
-	if m.PTY != nil {
+	if m.PTY != nil && m.Output != Unkept {
 		if s.recording, err = l.record(s.opened, s.failed); err != nil {
 			return nil, unrecorded(err)
 		}
@@ -230,7 +236,7 @@ func (l *Log) Begin(m Meta) (*Session, error) {
 		return nil, unrecorded(err)
 	}
 	// Only the close is still to be written, and a command can be long.
-	s.opened.Command, s.opened.Argv = "", nil
+	s.opened.Command, s.opened.Argv, s.opened.Asked = "", nil, ""
 	return s, nil
 }
 
@@ -255,7 +261,9 @@ func opening(id string, m Meta) Record {
 		Kind:       m.Kind,
 		Command:    m.Command,
 		Argv:       m.Argv,
+		Asked:      m.Asked,
 		PTY:        m.PTY,
+		Output:     m.Output,
 		Tools:      m.Tools,
 	}
 }

@@ -76,8 +76,10 @@ type Record struct {
 	CommandBytes  int      `json:"command_bytes,omitempty"`  // when cut: its length
 	CommandSHA256 string   `json:"command_sha256,omitempty"` // when cut: of the whole
 	Argv          []string `json:"argv,omitempty" keep:"long"`
+	Asked         string   `json:"asked,omitempty"` // in vain, by a key that is bound to Command
 
 	PTY       *PTY       `json:"pty,omitempty"`
+	Output    string     `json:"output,omitempty"` // Unkept, or kept
 	Tools     string     `json:"tools,omitempty"`
 	Recording *Recording `json:"recording,omitempty"`
 	Exit      *Exit      `json:"exit,omitempty"` // of session.close only

@@ -41,7 +41,8 @@ type header struct {
 }
 
 type env struct {
-	Term string `json:"TERM"`
+	Term   string `json:"TERM"`
+	Reason string `json:"REASON,omitempty"` // that the person gave
 }
 
 // recording is the asciicast of one session.
@@ -112,7 +113,7 @@ func heading(open Record, start time.Time) header {
 		Height:    open.PTY.Rows,
 		Timestamp: start.Unix(),
 		Title:     open.Person.Name + " in " + open.Target.Name,
-		Env:       env{Term: open.PTY.Term},
+		Env:       env{Term: open.PTY.Term, Reason: open.Reason},
 	}
 	if open.Target.Name == "" {
 		h.Title += open.Target.ID

@@ -66,6 +66,20 @@ func shown(t *testing.T, dir string, s *Session) string {
 	return string(b)
 }
 
+func TestARecordingSaysWhatItWasFor(t *testing.T) {
+	dir := t.TempDir()
+	m := alice(xterm)
+	m.Reason = `INC-7: "quoted" \u202e`
+	s := begin(t, opened(t, dir), m)
+	must(t, s.End(0, "", "exited"))
+	raw, err := os.ReadFile(filepath.Join(dir, s.recording.name))
+	must(t, err)
+	first, _, _ := strings.Cut(string(raw), "\n")
+	if want := `"env":{"TERM":"xterm-256color","REASON":"INC-7: \"quoted\" \\u202e"}}`; !strings.HasSuffix(first, want) {
+		t.Errorf("header: %s", first)
+	}
+}
+
 func TestARecordingTellsTheSession(t *testing.T) {
 	dir := t.TempDir()
 	s := begin(t, opened(t, dir), alice(xterm))
@@ -546,4 +560,26 @@ func FuzzReadRecording(f *testing.F) {
 			checkHarmless(t, strings.NewReplacer("\n", "", "\t", "").Replace(legible(string(Raw(frame.Data)))))
 		}
 	})
+}
+
+func TestAScreenThatIsNotToBeRecordedIsInTheJournalAlone(t *testing.T) {
+	dir := t.TempDir()
+	m := alice(xterm)
+	m.Output, m.Asked = Unkept, "what it asked for"
+	s := begin(t, opened(t, dir), m)
+	fmt.Fprint(s.Output(io.Discard), "secret")
+	s.Resize(80, 24)
+	must(t, s.End(0, "", "exited"))
+
+	all := records(t, dir)
+	open, closed := all[1], all[2]
+	if open.PTY == nil || open.Output != Unkept || open.Asked != m.Asked || open.Recording != nil {
+		t.Errorf("open: %+v", open)
+	}
+	if closed.Output != Unkept || closed.Asked != "" || closed.Recording != nil || closed.Exit.BytesOut != 6 {
+		t.Errorf("close: %+v", closed)
+	}
+	if files, err := os.ReadDir(filepath.Join(dir, "recordings")); err != nil || len(files) != 0 {
+		t.Errorf("%v, %v", files, err)
+	}
 }

@@ -101,7 +101,7 @@ type Request struct {
 	BreakGlass bool // the login was spelt breakglass+NAME
 	Kind       Kind
 	Command    string // of an exec, as the client sent it
-	Object     string // of forward and reverse HOST:PORT; of env the name; of transfers Up or Down
+	Object     string // of forward and reverse HOST:PORT; of env the name; of transfers Up or Down, or neither for both
 	Time       time.Time
 	From       netip.Addr
 }
@@ -170,7 +170,7 @@ func (p *Policy) Decide(who Subject, what Request) Decision {
 	if l := p.lock(who, what); l != nil {
 		return Decision{Rule: "lock " + l.ID, Why: l.why()}
 	}
-	what = bound(who, what)
+	what = transferring(bound(who, what))
 	r, unknown := p.first(who, what)
 	switch {
 	case unknown:
@@ -228,17 +228,20 @@ func (p *Policy) first(who Subject, what Request) (_ *rule, unknown bool) {
 }
 
 // Asks returns the terms of the rule that would decide, whatever is to be done to
-// the target, so that what they ask for can be asked at sign-in. They are zero
+// the target, so that what they ask for can be asked at sign-in. It is false
 // if the answer can only be no.
-func (p *Policy) Asks(who Subject, what Request) Terms {
+func (p *Policy) Asks(who Subject, what Request) (Terms, bool) {
 	if p.unaskable(who, what) != "" || p.lock(who, what) != nil {
-		return Terms{}
+		return Terms{}, false
 	}
 	r, unknown := p.first(who, what)
-	if r == nil || unknown || r.deny != "" || r.refuses(who, what) != "" {
-		return Terms{}
+	if unknown || r != nil && r.deny != "" {
+		return Terms{}, false
 	}
-	return r.terms
+	if r != nil && r.refuses(who, what) == "" {
+		return r.terms, true
+	}
+	return Terms{}, p.grant(who, what) != nil
 }
 
 // AsksAnything tells whether any rule has something to ask at sign-in.

@@ -17,6 +17,7 @@ type People map[Name]strictyaml.At[Person]
 type Person struct {
 	Keys   strictyaml.At[[]strictyaml.At[Key]] `yaml:"keys"`
 	Groups []Name                              `yaml:"groups"`
+	TOTP   strictyaml.At[string]               `yaml:"totp"`
 }
 
 // Name names a person, a group or a rule. It is ASCII, so that no two names
@@ -44,7 +45,7 @@ func (c *compiler) people(people People) (_ map[string]Subject, order []Subject)
 	byKey := make(map[string]Subject, len(people))
 	lines := make(map[string]int, len(people))
 	for _, name := range c.inOrder() {
-		who := Subject{Person: string(name), Groups: c.groupsOf(people[name].Value), Known: true}
+		who := Subject{Person: string(name), Groups: c.groupsOf(people[name].Value), TOTP: people[name].Value.TOTP.Value, Known: true}
 		order = append(order, who)
 		keys := people[name].Value.Keys
 		if missing(keys) || emptyList(keys) {

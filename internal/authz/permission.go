@@ -133,19 +133,32 @@ func (v *Variable) UnmarshalText(text []byte) error {
 	if err := v.Glob.UnmarshalText(text); err != nil {
 		return err
 	}
-	for _, name := range dangerous {
-		if v.Match(name) {
+	for _, name := range append(dangerous[:len(dangerous):len(dangerous)], string(text)) {
+		if v.Match(name) && Dangerous(name) {
 			return fmt.Errorf("allows %s, by which a program runs what somebody else wrote", name)
 		}
 	}
 	return nil
 }
 
-// dangerous are some that no pattern may let in. The hall has the last word.
+// Dangerous tells of a variable that nobody may set, whatever a rule says. A
+// pattern cannot be asked for all of these when it is loaded: the name that is
+// sent can.
+func Dangerous(name string) bool {
+	return slices.Contains(dangerous, name) || slices.ContainsFunc(dangerousFamilies, func(family string) bool { return strings.HasPrefix(name, family) })
+}
+
+var dangerousFamilies = []string{"LD_", "DYLD_", "GLIBC_", "BASH_FUNC_", "GIT_CONFIG", "SSH_", "CARTSSHD_"}
+
+// dangerous are some that no pattern may let in.
 var dangerous = []string{
 	"LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "BASH_ENV", "ENV", "PATH", "IFS", "PS4", "SHELLOPTS", "BASHOPTS",
 	"PROMPT_COMMAND", "GLOBIGNORE", "GCONV_PATH", "LOCPATH", "TERMINFO", "TERMINFO_DIRS", "PYTHONPATH", "PYTHONSTARTUP",
-	"PERL5LIB", "PERL5OPT", "NODE_OPTIONS", "RUBYOPT", "JAVA_TOOL_OPTIONS", "LESSOPEN", "PAGER", "EDITOR", "HOME",
+	"PERL5LIB", "PERL5OPT", "NODE_OPTIONS", "RUBYOPT", "JAVA_TOOL_OPTIONS", "LESSOPEN", "LESSCLOSE", "PAGER", "MANPAGER", "EDITOR", "VISUAL", "BROWSER", "HOME", "SHELL", "USER", "LOGNAME", "CDPATH", "INPUTRC",
+	"HISTFILE", "HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS", "NLSPATH", "TZDIR", "TMPDIR", "TERMCAP", "SSL_CERT_FILE", "SSL_CERT_DIR",
+	"OPENSSL_CONF", "SSH_ORIGINAL_COMMAND", "CARTSSHD_PERSON", "GIT_SSH_COMMAND", "GIT_SSH", "GIT_PAGER", "GIT_EDITOR",
+	"GIT_EXTERNAL_DIFF", "GIT_CONFIG_COUNT", "GLIBC_TUNABLES", "BASH_FUNC_ls%%", "PYTHONHOME", "PYTHONINSPECT", "PERLLIB", "PERL5DB", "RUBYLIB",
+	"_JAVA_OPTIONS", "JDK_JAVA_OPTIONS",
 }
 
 // Direction is up or down, as seen from the client.
@@ -206,7 +219,7 @@ func (a permissions) allows(what Request) bool {
 	case Env:
 		return matchesAny(a.env, what.Object)
 	case SFTP, SCP, Rsync:
-		return a.has(what.Kind + ":" + Kind(what.Object))
+		return a.transfers(what.Kind, Direction(what.Object))
 	case Agent, Join, Kill, Play:
 		return a.has(what.Kind)
 	}

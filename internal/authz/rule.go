@@ -70,6 +70,8 @@ func (r *rule) decide(who Subject, what Request) Decision {
 		return r.yes("shell allowed", Decision{Command: what.Command})
 	case what.Kind == Exec && len(r.allowed.exec) > 0:
 		return r.decideCommand(what.Command)
+	case isTransfer(what.Kind) && r.allowed.allows(what):
+		return r.decideTransfer(what)
 	case r.allowed.allows(what):
 		return r.yes(string(what.Kind)+" allowed", Decision{})
 	}
@@ -84,7 +86,7 @@ func (r *rule) refuses(who Subject, what Request) string {
 		return "a process of the host itself, and the rule does not say host: true"
 	case r.hardware && !who.Hardware:
 		return "the rule asks for a hardware key"
-	case bounds.Command != "" && what.Kind != Exec && what.Kind != Shell && what.Kind != "":
+	case bounds.Command != "" && what.Command != bounds.Command && what.Kind != Exec && what.Kind != Shell && what.Kind != "":
 		return "the key is bound to one command"
 	case bounds.NoForwarding && (what.Kind == Forward || what.Kind == Reverse):
 		return "the key is not for forwarding"

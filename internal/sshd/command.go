@@ -1,9 +1,9 @@
 package sshd
 
 import (
-	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cartsshd/cartsshd/internal/audit"
 	"github.com/cartsshd/cartsshd/internal/authz"
@@ -63,7 +63,7 @@ func profile(t authz.Terms) nsexec.Profile {
 
 // fill makes of a command what was asked.
 func (s *session) fill(cmd *nsexec.Cmd, ask ask, who authz.Subject, target *router.Target, d authz.Decision) {
-	cmd.Env, cmd.TTY = s.environment(who, target), s.streams.tty
+	cmd.Env, cmd.TTY = s.environment(ask, who, target, d), s.streams.tty
 	cmd.ID, cmd.Ready = s.record.ID(), s.record.Durable
 	cmd.Path, cmd.Args = program(ask, s.pty != nil, d)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.streams.theirs[0], s.streams.theirs[1], s.streams.theirs[2]
@@ -77,8 +77,8 @@ func program(ask ask, pty bool, d authz.Decision) (path string, argv []string) {
 	switch {
 	case d.Argv != nil:
 		return d.Argv[0], d.Argv
-	case ask.kind == authz.Exec:
-		return bash, []string{"bash", "-c", ask.command}
+	case ask.kind == authz.Exec || d.Command != "":
+		return bash, []string{"bash", "-c", d.Command}
 	case pty:
 		return bash, []string{"bash", "--rcfile", nsexec.Tools + "/.crashcartrc", "-i"}
 	}
@@ -88,7 +88,7 @@ func program(ask ask, pty bool, d authz.Decision) (path string, argv []string) {
 // environment is the whole environment of a command, as the image's package
 // documentation asks for it. Nothing of it is the daemon's own, and no path in
 // it leads to a file of the container, which could be anybody's.
-func (s *session) environment(who authz.Subject, target *router.Target) []string {
+func (s *session) environment(ask ask, who authz.Subject, target *router.Target, d authz.Decision) []string {
 	env := append(nsexec.Environ(),
 		"CARTSSHD_PERSON="+audit.Printable(who.Person),
 		"CARTSSHD_TARGET="+label(target),
@@ -97,7 +97,10 @@ func (s *session) environment(who authz.Subject, target *router.Target) []string
 	if s.pty != nil {
 		env = append(env, "TERM="+s.pty.term)
 	}
-	for _, pair := range nsexec.Locale(s.env) {
+	if who.Bounds.Command != "" && ask.command != "" {
+		env = append(env, "SSH_ORIGINAL_COMMAND="+ask.command) // as sshd(8) tells it
+	}
+	for _, pair := range append(nsexec.Locale(s.env), s.allowed(d.Terms)...) {
 		name, _, _ := strings.Cut(pair, "=")
 		has := func(other string) bool { return strings.HasPrefix(other, name+"=") }
 		if !slices.ContainsFunc(env, has) {
@@ -107,7 +110,35 @@ func (s *session) environment(who authz.Subject, target *router.Target) []string
 	return env
 }
 
+// askedFor is what a client asked for, in words.
+func askedFor(ask ask) string {
+	if ask.kind == authz.Shell {
+		return "a shell"
+	}
+	return ask.command
+}
+
+// allowed are the variables that the client has sent and the rule lets in. Some
+// none may.
+func (s *session) allowed(t authz.Terms) (pairs []string) {
+	for _, v := range s.wanted {
+		if !authz.Dangerous(v.name) && slices.ContainsFunc(t.Env, func(g authz.Glob) bool { return g.Match(v.name) }) {
+			pairs = append(pairs, v.name+"="+v.value)
+		}
+	}
+	return pairs
+}
+
 func (s *session) greeting(who authz.Subject, target *router.Target, d authz.Decision) string {
-	return fmt.Sprintf("%s in %s · recorded as %s · rule %s\r\n",
-		audit.Printable(who.Person), label(target), s.record.ID(), audit.Printable(d.Rule))
+	recorded := "recorded as"
+	if d.Terms.Output == authz.OutputNone {
+		recorded = "screen not recorded, in the journal as"
+	}
+	words := []string{
+		audit.Printable(who.Person) + " in " + label(target),
+		recorded + " " + s.record.ID(),
+		"rule " + audit.Printable(d.Rule),
+	}
+	words = append(words, ends(who, d.Terms, time.Now())...)
+	return strings.Join(words, " · ") + "\r\n"
 }

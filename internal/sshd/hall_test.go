@@ -106,26 +106,39 @@ func (h *hall) serve() {
 
 func (h *hall) policy() *authz.Policy {
 	h.t.Helper()
+	return h.policyOf(`
+  - {name: with-a, who: [alice], targets: [{name: web-a}], allow: [shell], terms: {image: a}}
+  - {name: with-b, who: [alice], targets: [{name: web-b}], allow: [shell], terms: {image: b}}
+  - {name: web, who: [alice], targets: [{name: "web-*"}], allow: [shell]}
+  - {name: look, who: [bob], targets: [{name: web-1}], allow: [exec: ["/bin/echo *", "/bin/nothing", "/etc/passwd"]]}
+`)
+}
+
+// policyOf makes a policy of rules.
+func (h *hall) policyOf(rules string) *authz.Policy {
+	h.t.Helper()
 	text := fmt.Sprintf(`
 people:
   alice: {keys: ["%s"], groups: [ops]}
   bob: {keys: ["%s"]}
 rules:
-  - {name: with-a, who: [alice], targets: [{name: web-a}], allow: [shell], terms: {image: a}}
-  - {name: with-b, who: [alice], targets: [{name: web-b}], allow: [shell], terms: {image: b}}
-  - {name: web, who: [alice], targets: [{name: "web-*"}], allow: [shell]}
-  - {name: look, who: [bob], targets: [{name: web-1}], allow: [exec: ["/bin/echo *", "/bin/nothing", "/etc/passwd"]]}
-`, authorized(h.alice), authorized(h.bob))
+%s`, authorized(h.alice), authorized(h.bob), rules)
+	return policyOf(h.t, text)
+}
+
+// policyOf reads a policy.
+func policyOf(t testing.TB, text string) *authz.Policy {
+	t.Helper()
 	var file struct {
 		People authz.People `yaml:"people"`
 		Rules  authz.Rules  `yaml:"rules"`
 	}
 	if err := strictyaml.Decode("policy", []byte(text), &file); err != nil {
-		h.t.Fatal(err)
+		t.Fatal(err)
 	}
-	p, err := authz.New(authz.Document{People: file.People, Rules: file.Rules}, authz.Known{Profiles: []string{"general"}, Runtimes: []string{"docker", "pid"}, Images: []string{"a", "b"}})
+	p, err := authz.New(authz.Document{People: file.People, Rules: file.Rules}, authz.Known{Profiles: []string{"general", "restricted"}, Runtimes: []string{"docker", "pid"}, Images: []string{"a", "b"}})
 	if err != nil {
-		h.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return p
 }

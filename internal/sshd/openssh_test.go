@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/cartsshd/cartsshd/internal/audit"
+	"github.com/cartsshd/cartsshd/internal/authz"
 	"github.com/cartsshd/cartsshd/internal/need"
 )
 
@@ -22,11 +23,11 @@ type openssh struct {
 	login string
 }
 
-func newOpenSSH(t *testing.T) *openssh {
+func newOpenSSH(t *testing.T, adjust ...func(*Server)) *openssh {
 	t.Helper()
 	path := need.Tool(t, "ssh", "openssh-client")
 	alice, key := keyFile(t)
-	return &openssh{newHallOf(t, alice), key, path, "web-1"}
+	return &openssh{newHallOf(t, alice, adjust...), key, path, "web-1"}
 }
 
 func (o *openssh) cmd(args ...string) *exec.Cmd {
@@ -116,10 +117,7 @@ func TestOpenSSHMayNotForward(t *testing.T) {
 	if got := o.run(nil, "true", "-R", "0:127.0.0.1:1", "-o", "ExitOnForwardFailure=yes"); got.code == 0 {
 		t.Errorf("%+v", got)
 	}
-	if got := o.run(nil, "sftp", "-s"); got.code == 0 {
-		t.Errorf("%+v", got)
-	}
-	if n := len(o.recorded(audit.RequestRefused)); n != 3 {
+	if n := len(o.recorded(audit.RequestRefused)); n != 2 {
 		t.Errorf("%d refusals are recorded", n)
 	}
 }
@@ -137,5 +135,47 @@ func TestOpenSSHIsTurnedAway(t *testing.T) {
 	}
 	if failed := o.recorded(audit.SigninFailed); len(failed) != 1 {
 		t.Errorf("%+v", failed)
+	}
+}
+
+func TestOpenSSHIsToldThatFilesAreAnotherThing(t *testing.T) {
+	o := newOpenSSH(t)
+	for command, way := range map[string]string{"scp -t /tmp": "scp up", "scp -pf /tmp/x": "scp down", "rsync --server --sender . /": "rsync down", "/usr/lib/openssh/sftp-server": "sftp"} {
+		want := ran{err: "cartsshd: file transfer is off: no rule names " + way + "\n", code: 255}
+		if got := o.run(nil, command); got != want {
+			t.Errorf("%s: %+v", command, got)
+		}
+	}
+	if got := o.run(nil, "sftp", "-s"); got != (ran{err: "cartsshd: file transfer is off: no rule names sftp\n", code: 255}) {
+		t.Errorf("%+v", got)
+	}
+	o.login = "db-1"
+	if got := o.run(nil, "sftp", "-s"); got.err != "cartsshd: db-1: no container of that name is yours to enter\n" {
+		t.Errorf("a stranger to it: %+v", got)
+	}
+	if n := len(o.recorded(audit.SessionDenied)); n != 6 {
+		t.Errorf("%d denials are recorded", n)
+	}
+}
+
+func TestSCPAndSFTPShowWhyTheyMayNot(t *testing.T) {
+	o := newOpenSSH(t)
+	host, port, _ := strings.Cut(o.addr, ":")
+	file := filepath.Join(t.TempDir(), "file")
+	os.WriteFile(file, []byte("x"), 0o600)
+	for _, args := range [][]string{{"scp", "-O"}, {"scp"}} {
+		c := exec.Command(need.Tool(t, args[0], "openssh-client"), append(args[1:], "-F", "none", "-i", o.key, "-P", port, "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
+			"-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", file, "web-1@"+host+":/tmp/x")...)
+		out, err := c.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "cartsshd: file transfer is off: no rule names s") {
+			t.Errorf("%v: %v, %s", args, err, out)
+		}
+	}
+}
+
+func TestOpenSSHGetsNoTerminalForAKeyWithoutOne(t *testing.T) {
+	o := newOpenSSH(t, bound(authz.Bounds{NoPTY: true}))
+	if got := o.run([]byte("echo in\n"), "", "-tt"); !strings.Contains(got.err, "PTY allocation request failed") {
+		t.Errorf("%+v", got)
 	}
 }

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	gossh "golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
+
+	"github.com/cartsshd/cartsshd/internal/authz"
 )
 
 // Bounds of what a client may say in one request. x/crypto bounds a packet at
@@ -110,6 +113,28 @@ func parseEnv(payload []byte) (string, error) {
 		return "", errors.New("not to be set by clients")
 	}
 	return p.Name + "=" + p.Value, nil
+}
+
+// variable is one that a client may set if its rule says so.
+type variable struct{ name, value string }
+
+// parseVariable reads any other variable than those that parseEnv judges. Which of them
+// the rule allows is not known yet.
+func parseVariable(payload []byte) (variable, error) {
+	var p struct{ Name, Value string }
+	if err := gossh.Unmarshal(payload, &p); err != nil {
+		return variable{}, errMalformed
+	}
+	if settable(p.Name) || !isVariable(p.Name) || authz.Dangerous(p.Name) || len(p.Value) > maxEnvValue || strings.ContainsFunc(p.Value, unicode.IsControl) {
+		return variable{}, errors.New("not to be set by clients")
+	}
+	return variable{p.Name, p.Value}, nil
+}
+
+// isVariable takes the names that a shell takes.
+func isVariable(name string) bool {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
+	return name != "" && len(name) <= 64 && strings.IndexByte(letters, name[0]) >= 0 && strings.Trim(name, letters+"0123456789") == ""
 }
 
 func settable(name string) bool {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -23,11 +22,11 @@ import (
 func (s *session) serve(ctx context.Context, ask ask) ending {
 	// The key was proved for the connection. Whose it is may have changed since.
 	policy := s.server.Policy()
-	who, err := policy.Identify(authz.Credential{Key: s.key, From: s.conn.from, Time: time.Now()})
+	who, err := s.identify(policy)
 	if err != nil {
 		return s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
 	}
-	if s.login == deskLogin {
+	if s.spelt.typed == deskLogin {
 		return s.serveDesk(ctx, ask, who)
 	}
 	target, err := s.resolve(ctx)
@@ -40,9 +39,23 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	for _, w := range target.Warnings {
 		s.server.Logger.Warn("looking for a container", "login", brief(s.login), "err", w)
 	}
-	decision := policy.Decide(who, s.question(ask, judged(target)))
-	if !decision.Allow {
-		return s.deny(ask, who, target, decision)
+	question := s.question(ask, judged(target))
+	decision := policy.Decide(who, question)
+	switch {
+	case !decision.Allow:
+		denied := s.deny(ask, who, target, decision)
+		denied.words = cmp.Or(transferOff(policy, who, question), denied.words)
+		return denied
+	case s.pty != nil && who.Bounds.NoPTY:
+		return s.deny(ask, who, target, authz.Decision{Rule: decision.Rule, Why: "the key is not for terminals"})
+	case ask.kind == authz.SFTP:
+		return s.unserved(ask)
+	}
+	if full, ok := s.sit(ask, who, target, decision); !ok {
+		return full
+	}
+	if denied := s.withhold(ask, who, target, decision); denied != nil {
+		return *denied
 	}
 	who, decision, err = s.approved(ctx, ask, who, target, decision)
 	if err != nil {
@@ -65,6 +78,9 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	if err != nil {
 		return unrecorded(err)
 	}
+	if err := s.alarm(ask, who, target, decision); err != nil {
+		return unalarmed(err)
+	}
 	s.streams, err = s.open()
 	if err != nil {
 		return notEntered(target, decision, err)
@@ -83,9 +99,10 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	s.keep(process)
 	s.conn.settle()
 
-	if s.pty != nil && ask.kind == authz.Shell {
+	if s.pty != nil && decision.Command == "" && ask.kind == authz.Shell {
 		s.streams.greeting = s.greeting(who, target, decision)
 	}
+	s.stand(policy, standing{who, question, decision})
 	s.streams.flow(process)
 	return s.attend(ctx, process, target)
 }
@@ -95,15 +112,19 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 // disk; and only then CLOSE, upon which ssh(1) returns.
 func (s *session) run(ctx context.Context, ask ask) {
 	defer s.letGo()
+	asked := time.Now()
 	ending := s.serveGuarded(ctx, ask)
-	s.tellStatus(ending)
+	if ending.words == s.nothing() {
+		s.alike(ctx, asked)
+	}
 	said := s.farewell(ctx, ending)
 	if err := s.endRecord(ending); err != nil && said && ending.code != codeUnrecorded {
 		s.tellStatus(endUnrecorded) // once more: clients take the last
 		s.tell(endUnrecorded.words)
 	}
 	s.streams.gone()
-	if said { // or somebody still writes, and CloseWrite must not run beside it
+	s.seat.Close() // before the client can come again
+	if said {      // or somebody still writes, and CloseWrite must not run beside it
 		s.ch.CloseWrite()
 	}
 	s.ch.Close()
@@ -136,16 +157,19 @@ func (s *session) resolve(ctx context.Context) (*router.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.server.Targets.Resolve(ctx, ref)
+	target, err := s.server.Targets.Resolve(ctx, ref)
+	s.found = isFound(err)
+	return target, err
 }
 
 func (s *session) question(ask ask, target authz.Target) authz.Request {
 	return authz.Request{
-		Target:  target,
-		Kind:    ask.kind,
-		Command: ask.command,
-		Time:    time.Now(),
-		From:    s.conn.from,
+		Target:     target,
+		BreakGlass: s.spelt.breakGlass,
+		Kind:       ask.kind,
+		Command:    ask.command,
+		Time:       time.Now(),
+		From:       s.conn.from,
 	}
 }
 
@@ -180,15 +204,23 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 		Privileges: (*audit.Privileges)(&given),
 		Person:     s.person(who),
 		Client:     s.client(),
-		Login:      s.login,
+		Login:      s.spelt.typed,
 		Target:     *Recorded(target),
 		Rule:       d.Rule,
 		Profile:    d.Terms.Profile,
+		Reason:     s.reason,
 		Approvers:  s.approvers,
+		BreakGlass: emergency(d.Terms),
 		Kind:       string(ask.kind),
 		Command:    ask.command,
 		Argv:       d.Argv,
 		Tools:      s.tools.ID(),
+	}
+	if who.Bounds.Command != "" {
+		m.Kind, m.Command, m.Asked = string(authz.Exec), d.Command, askedFor(ask)
+	}
+	if d.Terms.Output == authz.OutputNone {
+		m.Output = audit.Unkept
 	}
 	if s.pty != nil {
 		m.PTY = &audit.PTY{Term: s.pty.term, Cols: s.pty.size.Cols, Rows: s.pty.size.Rows}
@@ -197,7 +229,7 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 }
 
 func (s *session) person(who authz.Subject) audit.Person {
-	return audit.Person{Name: who.Person, Key: gossh.FingerprintSHA256(s.key), Groups: who.Groups}
+	return personOf(who, s.key)
 }
 
 func (s *session) client() audit.Client { return s.conn.client(string(s.peer.ClientVersion())) }
@@ -230,15 +262,16 @@ func (s *session) deny(ask ask, who authz.Subject, target *router.Target, d auth
 		Event:   audit.SessionDenied,
 		Person:  &person,
 		Client:  &client,
-		Login:   s.login,
+		Login:   s.spelt.typed,
 		Target:  Recorded(target),
 		Rule:    d.Rule,
+		Reason:  s.reason,
 		Command: ask.command,
 		Detail:  d.Why,
 	})
 	return ending{
 		code:   codeFailed,
-		words:  audit.Printable(brief(s.login)) + ": no container of that name is yours to enter",
+		words:  s.nothing(),
 		reason: "denied",
 		err:    err,
 	}
@@ -271,6 +304,9 @@ func (s *session) attend(ctx context.Context, p process, target *router.Target) 
 			return unrecordable
 		case <-ctx.Done():
 			return left(context.Cause(ctx))
+		case e := <-s.over:
+			go s.kill(p) // at once, whatever the client reads; gone waits for it
+			return e
 		case sig := <-s.signals:
 			if err := p.Signal(sig); err != nil {
 				s.server.Logger.Debug("signal", "session", s.record.ID(), "signal", sig, "err", err)
@@ -279,6 +315,11 @@ func (s *session) attend(ctx context.Context, p process, target *router.Target) 
 			s.streams.resize(s.size())
 		}
 	}
+}
+
+func (s *session) kill(p process) {
+	defer s.server.guard("end of a command")
+	p.End()
 }
 
 func (s *session) size() size {
@@ -318,6 +359,8 @@ type ending struct {
 	reason audit.Reason   // for the record
 	words  string         // for the person, if there is something to say
 	err    error          // for the log, if it is our fault
+
+	patience time.Duration // with a client that does not read; zero: the usual
 }
 
 // The exit codes of what is not a command's own ending.
@@ -433,8 +476,8 @@ func (s *session) tellStatus(e ending) {
 // that reads no more.
 const patience = 5 * time.Second
 
-// farewell kills what the command has left behind, so that its output ends,
-// brings the rest of it to the client, and says the last words. A client may
+// farewell tells how it ended, kills what the command has left behind, so that
+// its output ends, brings the rest of it to the client, and says the last words. A client may
 // take its time to read what a command has written; but not if the session was
 // ended from outside. It reports whether the client has it all.
 func (s *session) farewell(ctx context.Context, e ending) bool {
@@ -442,6 +485,7 @@ func (s *session) farewell(ctx context.Context, e ending) bool {
 	go func() { // ends at the latest when the client has closed its end
 		defer close(said)
 		defer s.server.guard("farewell")
+		s.tellStatus(e)
 		s.streams.finish()
 		s.saying.Wait()
 		s.tell(e.words)
@@ -451,13 +495,15 @@ func (s *session) farewell(ctx context.Context, e ending) bool {
 		case <-said:
 			return true
 		case <-ctx.Done():
+		case late := <-s.over:
+			e.patience = late.patience
 		}
 	}
 	select {
 	case <-said:
 		return true
 	case <-s.left:
-	case <-time.After(patience):
+	case <-time.After(cmp.Or(e.patience, patience)):
 	}
 	return false
 }
@@ -466,16 +512,23 @@ func (s *session) tell(words string) {
 	if words == "" {
 		return
 	}
-	words = "cartsshd: " + words
+	words = s.line(words)
 	if s.pty == nil {
-		fmt.Fprintf(s.ch.Stderr(), "%s\n", words)
+		io.WriteString(s.ch.Stderr(), words)
 		return
 	}
-	// A client with a terminal has it in raw mode, with the cursor anywhere.
-	words = "\r\n" + words + "\r\n"
 	if _, err := io.WriteString(s.screen(), words); errors.Is(err, audit.ErrUnrecorded) {
 		io.WriteString(s.ch, words) // ours, and the last: why nothing more is shown
 	}
+}
+
+// line is what the session itself says to the person. A client with a terminal
+// has it in raw mode, with the cursor anywhere.
+func (s *session) line(words string) string {
+	if s.pty == nil {
+		return "cartsshd: " + words + "\n"
+	}
+	return "\r\ncartsshd: " + words + "\r\n"
 }
 
 // screen is where the output of a terminal goes: by way of its recording.

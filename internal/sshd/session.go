@@ -22,13 +22,17 @@ type session struct {
 	server *Server
 	peer   *gossh.ServerConn
 	login  string          // the container, as the person named it
+	spelt  login           // the whole of it
 	key    gossh.PublicKey // the person, as they have proved
+	given  given           // and besides
 	ch     gossh.Channel
 
 	// What was asked for so far. Only the request loop touches these, until
 	// it starts serve, and then only serve does.
 	pty     *terminal
 	env     []string
+	wanted  []variable        // that a rule may allow
+	reasons map[string]string // by the variable that brought it
 	started bool
 
 	// What is asked while the command runs. The latest size is all that
@@ -38,7 +42,7 @@ type session struct {
 	resized chan struct{}
 	signals chan unix.Signal
 
-	reason string // that the person gave
+	found bool // something of that name is there
 
 	// Of a session that has waited for approval.
 	approvers []audit.Approver
@@ -46,10 +50,16 @@ type session struct {
 	ahead     *typeahead     // nil: nothing was typed meanwhile
 
 	// What serve has opened so far.
+	reason  string // that its rule asks for
 	tools   Tools
 	record  *audit.Session
 	streams *streams
+	seat    *taken
+	clock   *clock
 	kept    []io.Closer
+
+	standing standing
+	over     chan ending // takes one, from whoever ends the session
 
 	left chan struct{} // closed when the client has closed the channel, or is gone
 }
@@ -82,16 +92,21 @@ func (c *conn) openSession(_ *ssh.Server, peer *gossh.ServerConn, newChannel gos
 		return
 	}
 	c.keepWatch(peer)
+	spelt := parseLogin(peer.User())
+	besides, _ := peer.Permissions.ExtraData[answered{}].(given)
 	s := &session{
 		conn:    c,
 		server:  c.server,
 		peer:    peer,
-		login:   peer.User(),
+		login:   spelt.name,
+		spelt:   spelt,
 		key:     peer.Permissions.ExtraData[proved{}].(gossh.PublicKey),
+		given:   besides,
 		ch:      ch,
 		resized: make(chan struct{}, 1),
 		signals: make(chan unix.Signal, 8),
 		left:    make(chan struct{}),
+		over:    make(chan ending, 1),
 	}
 	s.hear(requests)
 }
@@ -142,14 +157,13 @@ func (s *session) request(req *gossh.Request) (*ask, bool) {
 	case "keepalive@openssh.com":
 		return nil, true
 	case "subsystem":
-		name, _ := parseSubsystem(req.Payload)
-		return nil, s.refuse("subsystem " + brief(name))
+		return s.subsystem(req)
 	}
 	return nil, s.refuse(brief(req.Type)) // x11-req, auth-agent-req@openssh.com …
 }
 
 func (s *session) refuse(detail string) bool {
-	s.conn.refuse(s.login, detail)
+	s.conn.refuse(s.spelt.typed, detail)
 	return false
 }
 
@@ -170,9 +184,23 @@ func (s *session) begin(req *gossh.Request) (*ask, bool) {
 	return &ask{kind: authz.Exec, command: command}, true
 }
 
+// subsystem hears of sftp, so that the person can be told why there is none. Its
+// client shows what comes on stderr, and says little itself.
+func (s *session) subsystem(req *gossh.Request) (*ask, bool) {
+	name, err := parseSubsystem(req.Payload)
+	if err != nil || name != "sftp" || s.started {
+		return nil, s.refuse("subsystem " + brief(name))
+	}
+	s.started = true
+	return &ask{kind: authz.SFTP}, true
+}
+
 func (s *session) wantTerminal(payload []byte) bool {
 	if s.started || s.pty != nil {
 		return s.refuse("pty-req: too late")
+	}
+	if who, _ := s.identify(s.server.Policy()); who.Bounds.NoPTY {
+		return s.refuse("pty-req: the key is not for terminals")
 	}
 	pty, err := parsePTY(payload)
 	if err != nil {
@@ -184,14 +212,21 @@ func (s *session) wantTerminal(payload []byte) bool {
 
 // wantEnv refuses quietly: clients send their whole SendEnv.
 func (s *session) wantEnv(payload []byte) bool {
-	if s.started || len(s.env) >= maxEnv {
+	if s.started || len(s.env)+len(s.wanted) >= maxEnv {
 		return false
 	}
-	pair, err := parseEnv(payload)
+	if s.wantReason(payload) {
+		return true
+	}
+	if pair, err := parseEnv(payload); err == nil {
+		s.env = append(s.env, pair)
+		return true
+	}
+	v, err := parseVariable(payload)
 	if err != nil {
 		return false
 	}
-	s.env = append(s.env, pair)
+	s.wanted = append(s.wanted, v)
 	return true
 }
 

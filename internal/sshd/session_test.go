@@ -564,8 +564,8 @@ func TestWhatIsNotServedIsRefusedAndRecorded(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, ok, err)
 		}
 	}
-	if s.RequestSubsystem("sftp") == nil {
-		t.Error("sftp")
+	if s.RequestSubsystem("netconf") == nil {
+		t.Error("a subsystem")
 	}
 	if err := s.Start("cat"); err != nil {
 		t.Fatal(err)
@@ -591,7 +591,7 @@ func TestWhatIsNotServedIsRefusedAndRecorded(t *testing.T) {
 		refused[r.Detail] = true
 	}
 	for _, want := range []string{"channel direct-tcpip", "request tcpip-forward", "x11-req", "auth-agent-req@openssh.com",
-		"subsystem sftp", "second exec on one channel", "pty-req: too late", "exec: a command with a NUL in it"} {
+		"subsystem netconf", "second exec on one channel", "pty-req: too late", "exec: a command with a NUL in it"} {
 		if !refused[want] {
 			t.Errorf("not recorded: %s, of %v", want, refused)
 		}

@@ -35,7 +35,9 @@ var (
 		gossh.HMACSHA256ETM,
 		gossh.HMACSHA512ETM,
 	}
-	keyAlgorithms = []string{ // no ssh-rsa: that is RSA with SHA-1
+	// No ssh-rsa: that is RSA with SHA-1. What signs for a certificate is the
+	// key in it, so these are for certificates as well.
+	keyAlgorithms = []string{
 		gossh.KeyAlgoED25519,
 		gossh.KeyAlgoSKED25519,
 		gossh.KeyAlgoECDSA256,
@@ -57,10 +59,11 @@ type signin struct {
 	login    string // the last that was tried
 	software string
 	why      string // it failed, for the record
+	asked    bool   // for more than a key
 	broken   error  // what ended the connection before it was signed in
 
-	key    gossh.PublicKey // that was proved, or nil
-	person *audit.Person   // for the record of the connection; sessions ask the policy again
+	key    gossh.PublicKey // of who has signed in, or nil
+	person *audit.Person   // the same, for the record of the connection; sessions ask the policy again
 }
 
 // proved is where the permissions of a connection keep the key that was proved.
@@ -118,31 +121,48 @@ func (c *conn) config() *gossh.ServerConfig {
 
 // offered takes every key, for what it is worth: nothing yet. Were it to tell
 // known keys from others, anyone with a list of public keys (GitHub has one for
-// everybody) could ask us who works here.
-func (c *conn) offered(meta gossh.ConnMetadata, key gossh.PublicKey) (*gossh.Permissions, error) {
+// everybody) could ask us who works here. Of a certificate nothing is known
+// either: whether its authority is one of ours, the policy judges.
+func (c *conn) offered(meta gossh.ConnMetadata, _ gossh.PublicKey) (*gossh.Permissions, error) {
 	c.signin.tried, c.signin.login = true, meta.User()
-	if _, ok := key.(*gossh.Certificate); ok {
-		return nil, errors.New("certificates are not served")
-	}
 	return nil, nil
 }
 
 // verified decides, once the client has shown that the key is its own.
 func (c *conn) verified(meta gossh.ConnMetadata, key gossh.PublicKey, _ *gossh.Permissions, _ string) (*gossh.Permissions, error) {
-	who, err := c.server.Policy().Identify(authz.Credential{Key: key, From: c.from, Time: time.Now()})
+	policy := c.server.Policy()
+	who, err := policy.Identify(authz.Credential{Key: key, From: c.from, Time: time.Now()})
 	if err != nil {
 		return nil, err
 	}
+	person := personOf(who, key)
+	c.signin.person = &person
+	if steps := c.stepsOf(policy, who, key, parseLogin(meta.User())); !steps.none() {
+		return nil, steps.demand()
+	}
+	return c.admit(meta, key, who, given{}), nil
+}
+
+// admit ends a sign-in well.
+func (c *conn) admit(meta gossh.ConnMetadata, key gossh.PublicKey, who authz.Subject, besides given) *gossh.Permissions {
 	c.signin.key = key
-	c.signin.person = &audit.Person{Name: who.Person, Key: gossh.FingerprintSHA256(key), Groups: who.Groups}
 	c.signin.grace.Stop()
 	c.signin.over()
 	client := c.client(string(meta.ClientVersion()))
-	if err := c.server.Record.Note(audit.Event{Event: audit.SigninOK, Person: c.signin.person, Client: &client, Login: meta.User()}); err != nil {
+	if err := c.server.Record.Note(audit.Event{Event: audit.SigninOK, Person: c.signin.person, Client: &client, Login: meta.User(), Reason: besides.reason}); err != nil {
 		c.server.Logger.Error("record", "err", err)
 	}
 	c.server.Logger.Info("signed in", "person", who.Person, "client", meta.RemoteAddr(), "login", brief(meta.User()))
-	return &gossh.Permissions{ExtraData: map[any]any{proved{}: key}}, nil
+	return &gossh.Permissions{ExtraData: map[any]any{proved{}: key, answered{}: besides}}
+}
+
+// graceTime is how long a sign-in may take: longer where a person has to look
+// something up.
+func (c *conn) graceTime() time.Duration {
+	if c.signin.asked {
+		return 4 * c.server.Limits.LoginGrace
+	}
+	return c.server.Limits.LoginGrace
 }
 
 // attempted hears of every attempt, of whatever kind.
@@ -153,6 +173,9 @@ func (c *conn) attempted(meta gossh.ConnMetadata, method string, err error) {
 		return
 	}
 	c.signin.why = err.Error()
+	if c.signin.asked && errors.As(err, new(*gossh.PartialSuccessError)) {
+		c.signin.why = "left before answering what was asked"
+	}
 }
 
 // turnedAway records a sign-in that failed: once a connection, at its end, and
@@ -161,7 +184,7 @@ func (c *conn) turnedAway(late bool) {
 	why := c.signin.why
 	switch {
 	case late:
-		why = fmt.Sprintf("took longer than %v", c.server.Limits.LoginGrace)
+		why = fmt.Sprintf("took longer than %v", c.graceTime())
 	case why == "" || !hungUp(c.signin.broken):
 		why = fmt.Sprint(c.signin.broken)
 	}
@@ -169,7 +192,7 @@ func (c *conn) turnedAway(late bool) {
 		c.server.Logger.Debug("left without signing in", "client", c.RemoteAddr(), "why", why)
 		return
 	}
-	c.note(audit.Event{Event: audit.SigninFailed, Login: brief(c.signin.login), Detail: brief(why)})
+	c.note(audit.Event{Event: audit.SigninFailed, Person: c.signin.person, Login: brief(c.signin.login), Detail: brief(why)})
 }
 
 // hungUp tells a client that gave up from one that broke the rules: with a

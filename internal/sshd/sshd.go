@@ -10,7 +10,7 @@
 // used: PITFALLS of it are a test each in this package.
 //
 // Only sessions are served. Forwarding, agents, X11 and subsystems are refused
-// and recorded. If you want a general SSH server, this is not it.
+// and recorded, sftp with words. If you want a general SSH server, this is not it.
 package sshd
 
 import (
@@ -50,6 +50,10 @@ type Server struct {
 	// for the record, why there are none. It is asked once for each session.
 	Tools func(demand string) (Tools, error)
 
+	// TOTP takes a one-time password of a person whose secret is in that file, or
+	// tells, for the record, why not. It takes none twice. Nil takes none at all.
+	TOTP func(person, secretFile, code string) error
+
 	// Approvals are the sessions that wait for somebody to let them begin; nil:
 	// a table of its own.
 	Approvals *approval.Table
@@ -66,10 +70,14 @@ type Server struct {
 	once      sync.Once
 	strangers gate
 	everyone  gate
+	running   running
 
 	// Seams for tests; nil is the real one.
 	start   func(*nsexec.Cmd) (process, error)
 	openTTY func() (*nsexec.TTY, error)
+
+	identify func(*authz.Policy, authz.Credential) (authz.Subject, error)
+	leave    time.Duration
 }
 
 // Tools are a tools image. Whoever has it may mount it until they close it, even
@@ -87,7 +95,7 @@ type Limits struct {
 	PerAddress  int           // of these, from one address (IPv6: one /64); 32. Signed in, eight times as many
 	Sessions    int           // of one connection; 64
 	AuthTries   int           // failed sign-ins of one connection; 6
-	LoginGrace  time.Duration // to sign in; 30 s
+	LoginGrace  time.Duration // to sign in; 30 s. Four times as long where something is asked
 	Keepalive   time.Duration // between questions whether a client is there; after three without an answer it is not; 15 s
 }
 

@@ -27,11 +27,16 @@ type streams struct {
 	theirs  [3]*os.File // the command's ends of the pipes
 	input   *os.File    // our end of what it reads
 	outputs []output
+	voice   *voice
 
 	greeting string
 	process  process
 	over     chan struct{}  // closed when the command has ended
-	flowing  sync.WaitGroup // outputs that have not ended
+	flowing  sync.WaitGroup // outputs that have not ended, and asides
+
+	mu     sync.Mutex
+	asides int  // that are being told
+	silent bool // there are no more of them
 }
 
 // output is one of the things that a command writes to.
@@ -62,8 +67,9 @@ func (s *session) openTerminal() (*streams, error) {
 		session: s,
 		tty:     tty,
 		input:   tty.Master,
-		outputs: []output{{tty.Master, s.screen(), screen}},
+		voice:   &voice{to: s.screen()},
 	}
+	st.outputs = []output{{tty.Master, st.voice, screen}}
 	err = tty.SetModes(s.pty.modes)
 	if err == nil {
 		z := s.pty.size
@@ -85,7 +91,8 @@ func (s *session) openPipes() (*streams, error) {
 	st.outputs = []output{{stdout, s.record.Output(s.ch), bulk}}
 	stderr, err := st.pipe(2)
 	if err == nil {
-		st.outputs = append(st.outputs, output{stderr, s.record.Output(s.ch.Stderr()), bulk})
+		st.voice = &voice{to: s.record.Output(s.ch.Stderr())}
+		st.outputs = append(st.outputs, output{stderr, st.voice, bulk})
 		st.input, err = st.pipe(0)
 	}
 	if err != nil {
@@ -146,7 +153,7 @@ func (st *streams) flow(p process) {
 
 func (st *streams) feed() {
 	defer st.session.server.guard("input")
-	err := feed(st.session.record.Input(st.input), st.session.input())
+	err := feed(heard{st.session.clock, st.session.record.Input(st.input)}, st.session.input())
 	switch {
 	case err != nil: // the command does not read any more
 	case st.tty != nil:
@@ -204,6 +211,7 @@ func (st *streams) finish() {
 		return
 	}
 	close(st.over)
+	st.beSilent()
 	go func() { // gone waits for it: meanwhile, the record is ended
 		defer st.session.server.guard("end of a command")
 		st.process.End()
