@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	gossh "golang.org/x/crypto/ssh"
@@ -24,13 +25,14 @@ type checkCmd struct {
 	Config string `short:"c" placeholder:"FILE" default:"/etc/cartsshd/config.yaml" help:"Configuration (${default})."`
 }
 
-// Run asks everything that serve asks before it listens, and says all of it.
+// Run asks everything that serve asks before it listens, and says all of it. If
+// some of the configuration is wrong, it goes on with the rest.
 func (c checkCmd) Run(out io.Writer) error {
 	r := report{out: out}
 	r.say("kernel", nsexec.Check(), nsexec.Kernel())
-	cfg, err := config.Load(c.Config)
-	r.say("configuration", err, c.Config)
-	if err != nil {
+	cfg, errs := config.Inspect(c.Config)
+	r.configuration(errs, c.Config)
+	if cfg == nil {
 		return r.verdict()
 	}
 	key, err := hostKey(cfg.HostKey)
@@ -68,6 +70,18 @@ func (r *report) say(what string, err error, good string) {
 		return
 	}
 	fmt.Fprintf(r.out, "ok    %-14s %s\n", what, good)
+}
+
+// configuration says each thing that is wrong with it.
+func (r *report) configuration(errs []error, path string) {
+	for _, err := range errs {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			r.say("configuration", errors.New(line), "")
+		}
+	}
+	if len(errs) == 0 {
+		r.say("configuration", nil, path)
+	}
 }
 
 // hint is say for what does not keep serve from starting.

@@ -25,6 +25,10 @@ type cli struct {
 	Enter   enterCmd   `cmd:"" help:"Enter a container from this host, as root."`
 	Targets targetsCmd `cmd:"" help:"List the containers that can be entered."`
 	Resolve resolveCmd `cmd:"" help:"Show what a login leads to."`
+	Explain explainCmd `cmd:"" help:"Say what somebody may do, by which rule, and why not."`
+	WhoCan  whoCanCmd  `cmd:"" help:"List who may do what in a container."`
+	WhatCan whatCanCmd `cmd:"" help:"List what somebody may do, and where."`
+	Schema  schemaCmd  `cmd:"" help:"Print the JSON schema of the configuration, for editors."`
 	Mount   mountCmd   `cmd:"" help:"Put the tools where a container itself sees them, and docker exec."`
 	Unmount unmountCmd `cmd:"" help:"Take them away again."`
 	Plan    planCmd    `cmd:"" help:"Print the way into a container, a system call a line."`

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	gossh "golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -15,9 +16,11 @@ import (
 	"github.com/cartsshd/cartsshd/internal/audit"
 	"github.com/cartsshd/cartsshd/internal/authz"
 	"github.com/cartsshd/cartsshd/internal/config"
+	"github.com/cartsshd/cartsshd/internal/glance"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/internal/router"
 	"github.com/cartsshd/cartsshd/internal/sshd"
+	"github.com/cartsshd/cartsshd/internal/standing"
 	"github.com/cartsshd/cartsshd/internal/totp"
 )
 
@@ -29,6 +32,8 @@ type serveCmd struct {
 func (c serveCmd) Run(ctx context.Context) error {
 	delayCollections()
 	logger := c.logger()
+	var files glance.Watch
+	files.Look(c.Config) // before it is read: what changes after that is seen
 	cfg, err := config.Load(c.Config)
 	if err != nil {
 		return err
@@ -38,12 +43,15 @@ func (c serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer d.close()
+	d.path, d.read, d.named = c.Config, files, watched(c.Config, cfg)
+	d.read.Also(d.named...)
 	d.sweep()
 	ln, err := listen(cfg.Listen)
 	if err != nil {
 		return err
 	}
-	defer on(unix.SIGHUP, func() { d.reload(c.Config) })()
+	defer on(unix.SIGHUP, d.reload)()
+	defer every(glanceAtConfig, d.followConfig)()
 	return d.serve(ctx, ln)
 }
 
@@ -63,12 +71,17 @@ type daemon struct {
 	tools  toolbox
 	record *audit.Log
 	key    gossh.Signer
+
+	source
+	beside
+	changed func() // judges those again who are in already; nil: nobody is
 }
 
 // newDaemon puts the parts together. Whatever is missing or broken is told
 // here, before anybody could connect.
 func newDaemon(cfg *config.Config, logger *slog.Logger) (*daemon, error) {
 	d := &daemon{cfg: cfg, logger: logger}
+	d.rules = cfg.Policy
 	d.policy.Store(cfg.Policy)
 	if err := nsexec.Check(); err != nil {
 		return nil, err
@@ -77,6 +90,7 @@ func newDaemon(cfg *config.Config, logger *slog.Logger) (*daemon, error) {
 	if d.key, err = hostKey(cfg.HostKey); err != nil {
 		return nil, err
 	}
+	d.store = standing.In(cfg.State.Dir, d.key)
 	if d.tools.set, err = openToolset(cfg.Image); err != nil {
 		return nil, err
 	}
@@ -130,6 +144,9 @@ func (d *daemon) serve(ctx context.Context, ln net.Listener, more ...router.Runt
 		ln.Close()
 		return err
 	}
+	d.changed = server.Judge
+	d.startState(time.Now())
+	defer every(glanceAtState, func() { d.followState(time.Now()) })()
 	d.logger.Info("listening", "address", ln.Addr(), "host key", gossh.FingerprintSHA256(d.key.PublicKey()), "version", version())
 	err := server.Serve(ctx, ln)
 	d.logger.Info("stopped")
@@ -181,40 +198,4 @@ func stopWords(ctx context.Context) string {
 		return err.Error()
 	}
 	return "the listener failed"
-}
-
-// reload takes people, rules and tools images from the file anew, all or
-// nothing: if any of it is wrong, nothing changes. The rest of it is read at
-// start only. Reloads come one at a time.
-func (d *daemon) reload(path string) {
-	old := d.tools.now()
-	cfg, set, err := loadAnew(path, old)
-	if err != nil {
-		d.logger.Error("configuration refused, the old one stays", "err", err)
-		d.complain(d.record.Event(audit.Event{Event: audit.PolicyRefused, Detail: err.Error()}))
-		return
-	}
-	d.complain(d.announce(set, old))
-	d.warnUnmet(cfg.Policy, set)
-	// Tools first: what the new rules demand is there when they are in force.
-	d.complain(d.tools.swap(set))
-	d.policy.Store(cfg.Policy)
-	d.logger.Info("people, rules and tools loaded", "file", path)
-	d.complain(d.record.Event(audit.Event{Event: audit.PolicyLoaded, Detail: path}))
-}
-
-func loadAnew(path string, old toolset) (*config.Config, toolset, error) {
-	cfg, err := config.Load(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	set, err := old.renewed(cfg.Image)
-	return cfg, set, err
-}
-
-// complain is for what must not keep a reload from going on.
-func (d *daemon) complain(err error) {
-	if err != nil {
-		d.logger.Error("reloading", "err", err)
-	}
 }

@@ -39,12 +39,15 @@ type container struct {
 	Name       string             `json:"name,omitempty"`
 	Image      string             `json:"image,omitempty"`
 	Digest     string             `json:"digest,omitempty"`
+	Namespace  string             `json:"namespace,omitempty"` // of Kubernetes
+	Pod        string             `json:"pod,omitempty"`
 	Labels     map[string]string  `json:"labels,omitempty"`
 	PID        int                `json:"pid"`
 	Started    uint64             `json:"started,omitempty"`
 	Namespaces *router.Namespaces `json:"namespaces,omitempty"`
 	State      string             `json:"state"`
-	Host       bool               `json:"host,omitempty"` // it is in no container
+	Facts      *router.Facts      `json:"facts,omitempty"` // nil: they could not be read
+	Host       bool               `json:"host,omitempty"`  // it is in no container
 	Source     string             `json:"source,omitempty"`
 	Logins     []string           `json:"logins,omitempty"`
 }
@@ -67,9 +70,9 @@ func (c targetsCmd) Run(ctx context.Context, out io.Writer) error {
 		return writeJSON(out, containers)
 	}
 	w := columns(out)
-	fmt.Fprintln(w, "RUNTIME\tNAME\tID\tIMAGE\tPID\tSTATE\tLOGINS")
+	fmt.Fprintln(w, "RUNTIME\tNAME\tID\tIMAGE\tPID\tSTATE\tFACTS\tLOGINS")
 	for i, m := range list {
-		row := []string{m.Runtime, cmp.Or(m.Name, "-"), m.Short(), cmp.Or(m.Image, "-"), strconv.Itoa(m.PID), containers[i].State, strings.Join(m.Logins, " ")}
+		row := []string{m.Runtime, cmp.Or(m.Name, "-"), m.Short(), cmp.Or(m.Image, "-"), strconv.Itoa(m.PID), containers[i].State, cmp.Or(factWords(containers[i].Facts), "-"), strings.Join(m.Logins, " ")}
 		for i, cell := range row {
 			row[i] = audit.Printable(cell)
 		}
@@ -79,10 +82,31 @@ func (c targetsCmd) Run(ctx context.Context, out io.Writer) error {
 }
 
 func listed(m router.Listed) container {
-	return container{
-		Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Digest: m.Digest, Labels: m.Labels, PID: m.PID,
+	c := container{
+		Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Digest: m.Digest, Namespace: m.Namespace, Pod: m.Pod, Labels: m.Labels, PID: m.PID,
 		State: cmp.Or(strings.TrimPrefix(m.Closed, "is "), "running"), Source: m.Source, Logins: m.Logins,
 	}
+	if facts, err := m.Facts(); err == nil && len(facts) == 1 {
+		c.Facts = &facts[0]
+	}
+	return c
+}
+
+// factWords names those that are so.
+func factWords(f *router.Facts) string {
+	if f == nil {
+		return "unknown"
+	}
+	var words []string
+	for _, fact := range []struct {
+		name string
+		is   bool
+	}{{"privileged", f.Privileged}, {"host_pid", f.HostPID}, {"host_net", f.HostNet}} {
+		if fact.is {
+			words = append(words, fact.name)
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 type resolveCmd struct {
@@ -110,8 +134,8 @@ func (c resolveCmd) Run(ctx context.Context, out io.Writer) error {
 	defer target.Close()
 	warn(target.Warnings)
 	found := container{
-		Runtime: target.Runtime, ID: target.ID, Name: target.Name, Image: target.Image, Digest: target.Digest, Labels: target.Labels,
-		PID: target.PID, Started: target.Started, Namespaces: &target.Namespaces, State: "running", Host: target.Host, Source: target.Source,
+		Runtime: target.Runtime, ID: target.ID, Name: target.Name, Image: target.Image, Digest: target.Digest, Namespace: target.Namespace, Pod: target.Pod, Labels: target.Labels,
+		PID: target.PID, Started: target.Started, Namespaces: &target.Namespaces, State: "running", Host: target.Host, Facts: &target.Facts, Source: target.Source,
 	}
 	return c.write(out, found)
 }
@@ -130,9 +154,9 @@ func (c container) show(out io.Writer) error {
 		namespaces = fmt.Sprintf("mnt %d, pid %d, net %d, ipc %d, uts %d, user %d, cgroup %d", n.Mnt, n.PID, n.Net, n.IPC, n.UTS, n.User, n.Cgroup)
 	}
 	lines := [][2]string{
-		{"runtime", c.Runtime}, {"id", c.ID}, {"name", c.Name}, {"image", c.Image}, {"digest", c.Digest},
+		{"runtime", c.Runtime}, {"id", c.ID}, {"name", c.Name}, {"image", c.Image}, {"digest", c.Digest}, {"namespace", c.Namespace}, {"pod", c.Pod},
 		{"pid", strconv.Itoa(c.PID)}, {"started", fmt.Sprintf("%d ticks after boot", c.Started)}, {"state", c.State}, {"source", c.Source},
-		{"namespaces", namespaces},
+		{"namespaces", namespaces}, {"facts", factWords(c.Facts)},
 	}
 	if c.Host {
 		lines = append(lines, [2]string{"host", "sees the host's own files, in no container"})

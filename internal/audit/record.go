@@ -29,6 +29,7 @@ const (
 	BreakGlass        = "alarm.break_glass"
 	GrantAdded        = "grant.added"
 	GrantEnded        = "grant.ended"
+	GrantRefused      = "grant.refused"
 	LockAdded         = "lock.added"
 	LockEnded         = "lock.ended"
 

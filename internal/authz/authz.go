@@ -119,8 +119,9 @@ type Decision struct {
 // Policy is who may do what. A nil *Policy knows nobody and denies everything.
 // It never changes, so any number of goroutines may ask it.
 type Policy struct {
-	people map[string]Subject // by the wire form of their keys
-	order  []Subject          // the same, each once, in the order of the file
+	people map[string]holder     // by the wire form of their keys
+	signed map[string]*authority // the same, of those who sign certificates
+	order  []Subject             // all people, each once, in the order of the file
 	rules  []rule
 	grants []Grant
 	locks  []Lock
@@ -134,13 +135,38 @@ func (p *Policy) Identify(c Credential) (Subject, error) {
 	if p == nil || c.Key == nil {
 		return Subject{}, errors.New("there is no policy")
 	}
-	who, ok := p.people[string(c.Key.Marshal())]
-	if !ok {
-		return Subject{}, fmt.Errorf("%s is nobody's key", ssh.FingerprintSHA256(c.Key))
+	who, err := p.holder(c)
+	if err != nil {
+		return Subject{}, err
 	}
 	who.Groups = slices.Clone(who.Groups)
 	return who, nil
 }
+
+func (p *Policy) holder(c Credential) (Subject, error) {
+	if cert, ok := c.Key.(*ssh.Certificate); ok {
+		return p.certified(cert, c)
+	}
+	held, ok := p.people[string(c.Key.Marshal())]
+	print := ssh.FingerprintSHA256(c.Key)
+	switch {
+	case !ok:
+		return Subject{}, fmt.Errorf("%s is nobody's key", print)
+	case over(held.Until, c.Time):
+		return Subject{}, fmt.Errorf("%s was %s's key until %s", print, held.Person, stamp(held.Until))
+	case !held.from.admit(c.From):
+		return Subject{}, fmt.Errorf("%s is %s's key, and not for use from %s", print, held.Person, addressWords(c.From))
+	}
+	return held.Subject, nil
+}
+
+// over tells whether something has ended. While the time is not known, all has
+// that has an end.
+func over(until, now time.Time) bool {
+	return !until.IsZero() && (now.IsZero() || !now.Before(until))
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // Images returns what the rules demand of the tools (Terms.Image), each once, in
 // their order: whoever has the images can tell which demands nobody can meet.
@@ -197,6 +223,8 @@ func (p *Policy) unaskable(who Subject, what Request) string {
 		return "there is no policy"
 	case who.Person == "":
 		return "nobody has signed in"
+	case !what.Time.IsZero() && over(who.Until, what.Time):
+		return who.Person + " is nobody since " + stamp(who.Until)
 	case what.Target.Runtime == "" || what.Target.ID == "":
 		return "no target was asked for"
 	}

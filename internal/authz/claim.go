@@ -141,9 +141,7 @@ func deref(s *Switch) Switch { return s != nil && *s }
 func (c *compiler) asked(p *Policy, t Test) Subject {
 	if principal, ok := strings.CutPrefix(t.Who.Value, "principal:"); ok {
 		who := Subject{Person: principal, Principals: []string{principal}, Certificate: &Certificate{}, Hardware: bool(t.HardwareKey)}
-		for _, g := range t.Groups {
-			who.Groups = append(who.Groups, string(g))
-		}
+		who.Groups = c.closure(t.Groups)
 		return who
 	}
 	who, ok := p.Subject(t.Who.Value)
@@ -185,12 +183,21 @@ func (c *compiler) kind(at strictyaml.At[Test], what *Request) {
 	case t.Forward != "":
 		what.Kind, what.Object = Forward, t.Forward
 	case t.Do.Value != "":
-		kind, object, _ := strings.Cut(t.Do.Value, " ")
-		if !slices.Contains(kinds, kind) || kind == string(Exec) {
-			c.problemf(t.Do.Pos, "unknown thing to do %q (%s)", kind, strictyaml.Suggest(kind, kinds))
+		kind, object, err := Doing(t.Do.Value)
+		if err != nil {
+			c.problemf(t.Do.Pos, "%v", err)
 		}
-		what.Kind, what.Object = Kind(kind), object
+		what.Kind, what.Object = kind, object
 	}
+}
+
+// Doing reads what there is to do besides to run a command: "agent", "scp up".
+func Doing(text string) (kind Kind, object string, err error) {
+	word, object, _ := strings.Cut(text, " ")
+	if !slices.Contains(kinds, word) || word == string(Exec) {
+		return "", "", fmt.Errorf("unknown thing to do %q (%s)", word, strictyaml.Suggest(word, kinds))
+	}
+	return Kind(word), object, nil
 }
 
 // dependsOn says what of the question was left open that some rule on its way
@@ -202,6 +209,7 @@ func (p *Policy) dependsOn(who Subject, what Request) string {
 		case !r.names(who) || !r.isFor(what) || !r.covers(what.Target):
 		case r.window.timed() && what.Time.IsZero():
 			return "the time (at), by rule " + r.name
+		case !r.window.openAt(what.Time): // from wherever
 		case r.window.from != nil && !what.From.IsValid():
 			return "the address (from), by rule " + r.name
 		case r.window.open(what):

@@ -75,7 +75,11 @@ type Pattern struct {
 	program []Glob // the path, cut at slashes
 	args    []Glob
 	more    bool // any arguments may follow
+	text    string
 }
+
+// String is the pattern as it was written.
+func (p Pattern) String() string { return p.text }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (p *Pattern) UnmarshalText(text []byte) error {
@@ -97,7 +101,7 @@ func (p *Pattern) UnmarshalText(text []byte) error {
 	if n := len(args); n > 0 && args[n-1] == "*" {
 		p.more, args = true, args[:n-1]
 	}
-	p.args = globs(args)
+	p.args, p.text = globs(args), string(text)
 	return nil
 }
 

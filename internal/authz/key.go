@@ -38,12 +38,28 @@ func (k *Key) UnmarshalText(text []byte) error {
 	if err != nil || key.Type() != words[0] {
 		return errors.New("a damaged key: copy the whole line of the .pub file")
 	}
-	if bits := rsaBits(key); bits != 0 && bits < minRSA {
-		return fmt.Errorf("an RSA key of %d bits, %d are the least: ssh-keygen -t ed25519 makes a better one", bits, minRSA)
+	if err := weak(key); err != nil {
+		return err
 	}
 	*k = Key(key.Marshal())
 	return nil
 }
+
+// weak says why nobody may sign in with a key, be it in the policy or in a
+// certificate.
+func weak(key ssh.PublicKey) error {
+	if !slices.Contains(keyTypes, key.Type()) {
+		return fmt.Errorf("a key of the type %.40s, which is not taken", key.Type())
+	}
+	if bits := rsaBits(key); bits != 0 && bits < minRSA {
+		return fmt.Errorf("an RSA key of %d bits, %d are the least: ssh-keygen -t ed25519 makes a better one", bits, minRSA)
+	}
+	return nil
+}
+
+// hardware tells whether a key is one of a hardware token. Its wire form begins
+// with the name of its type, and that with its length.
+func (k Key) hardware() bool { return len(k) > 4 && strings.HasPrefix(string(k[4:]), "sk-") }
 
 func plausible(words []string) error {
 	isType := func(word string) bool { return slices.Contains(keyTypes, word) }

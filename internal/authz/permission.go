@@ -69,7 +69,11 @@ func isHollow[T any](list []T) bool { return list != nil && len(list) == 0 }
 type Endpoint struct {
 	host     Glob
 	from, to int
+	text     string
 }
+
+// String is the endpoint as it was written.
+func (e Endpoint) String() string { return e.text }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (e *Endpoint) UnmarshalText(text []byte) error {
@@ -81,6 +85,7 @@ func (e *Endpoint) UnmarshalText(text []byte) error {
 		return err
 	}
 	e.host, err = compile(plainHost(host))
+	e.text = string(text)
 	return err
 }
 

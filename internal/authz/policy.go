@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/cartsshd/cartsshd/internal/strictyaml"
 )
 
@@ -39,21 +41,30 @@ type Known struct {
 	User         func(string) error                   // what is wrong with a user; nil: nothing is a user
 	Read         func(path string) ([]byte, error)    // a file that the policy names; nil: there are none
 	Zone         func(string) (*time.Location, error) // a time zone by its name; nil: there are none
+
+	// Revoked reads a list of revoked keys and certificates; name is its file's. What it returns says
+	// why one is revoked, or "". The error may be of type [strictyaml.Problems]. nil: no lists are read.
+	Revoked func(name string, data []byte) (func(ssh.PublicKey) string, error)
 }
 
 // Document is a policy as its file has it.
 type Document struct {
-	People People
-	Rules  Rules
-	Tests  Tests
+	People      People
+	Groups      Groups
+	Authorities Authorities
+	Rules       Rules
+	Tests       Tests
 }
 
 // New makes a policy of what a file says. The error is of type
 // [strictyaml.Problems] and has all that decoding could not see.
 func New(d Document, known Known) (*Policy, error) {
-	c := compiler{known: known, groups: map[string]bool{}, lines: map[Name]int{}}
+	c := compiler{known: known, persons: d.People, lines: map[Name]int{}}
+	c.members(d)
+	c.nest(d.Groups)
 	policy := &Policy{profile: known.Profiles[0]}
-	policy.people, policy.order = c.people(d.People)
+	policy.people, policy.order = c.people()
+	policy.signed = c.authorities(d.Authorities)
 	for _, r := range d.Rules {
 		policy.rules = append(policy.rules, c.rule(r))
 	}
@@ -67,11 +78,13 @@ func New(d Document, known Known) (*Policy, error) {
 }
 
 type compiler struct {
-	known    Known
-	persons  People
-	groups   map[string]bool // all that somebody is in
-	lines    map[Name]int    // of the rules so far
-	problems strictyaml.Problems
+	known     Known
+	persons   People
+	certified map[Name]bool       // of them, those that a principal is
+	groups    map[string]bool     // all that somebody is in
+	around    map[string][]string // the groups that a group is in
+	lines     map[Name]int        // of the rules so far
+	problems  strictyaml.Problems
 }
 
 func (c *compiler) problemf(at strictyaml.Pos, format string, args ...any) {

@@ -112,12 +112,19 @@ func missed(what, value string, glob Glob) string {
 	return fmt.Sprintf("%s %s does not match %s", what, value, glob)
 }
 
+// wanted is a fact, and how it is asked for.
+type wanted struct {
+	name string
+	want *Switch
+	is   bool
+}
+
+func (p *TargetPattern) facts(f Facts) []wanted {
+	return []wanted{{"privileged", p.Privileged, f.Privileged}, {"host_pid", p.HostPID, f.HostPID}, {"host_net", p.HostNet, f.HostNet}}
+}
+
 func (p *TargetPattern) missedFacts(f Facts) (words []string) {
-	for _, fact := range []struct {
-		name string
-		want *Switch
-		is   bool
-	}{{"privileged", p.Privileged, f.Privileged}, {"host_pid", p.HostPID, f.HostPID}, {"host_net", p.HostNet, f.HostNet}} {
+	for _, fact := range p.facts(f) {
 		if !fact.want.allows(fact.is) {
 			words = append(words, fmt.Sprintf("%s is %v", fact.name, fact.is))
 		}

@@ -75,15 +75,27 @@ func (s span) days() (d Days) {
 
 func (d Days) has(day time.Weekday) bool { return d == 0 || d&(1<<day) != 0 }
 
-// String is "mon, tue", in the order of a week.
+// String is "mon-wed, fri", in the order of a week.
 func (d Days) String() string {
-	var names []string
-	for _, day := range []int{1, 2, 3, 4, 5, 6, 0} {
-		if d&(1<<day) != 0 {
-			names = append(names, dayNames[day])
+	var spans []string
+	for i := 1; i <= 7; i++ {
+		first := i
+		for i <= 7 && d&(1<<(i%7)) != 0 {
+			i++
+		}
+		if i > first {
+			spans = append(spans, spanWords(first, i-1))
 		}
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(spans, ", ")
+}
+
+// spanWords are of two days of the week, Sunday being the seventh.
+func spanWords(first, last int) string {
+	if first == last {
+		return dayNames[first%7]
+	}
+	return dayNames[first%7] + "-" + dayNames[last%7]
 }
 
 // Hours are a part of the day, from and to, in minutes from midnight: the second
@@ -205,13 +217,17 @@ func (w window) misses(what Request) (words []string) {
 		words = append(words, fmt.Sprintf("when: %s, it is %s", w.times(), w.told(what.Time)))
 	}
 	if !w.openTo(what.From) {
-		var nets []string
-		for _, s := range w.from {
-			nets = append(nets, s.String())
-		}
-		words = append(words, fmt.Sprintf("when: from %s, comes from %s", strings.Join(nets, ", "), addressWords(what.From)))
+		words = append(words, fmt.Sprintf("when: from %s, comes from %s", w.sources(), addressWords(what.From)))
 	}
 	return words
+}
+
+func (w window) sources() string {
+	var nets []string
+	for _, s := range w.from {
+		nets = append(nets, s.String())
+	}
+	return strings.Join(nets, ", ")
 }
 
 func (w window) times() string {

@@ -15,7 +15,10 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/cartsshd/cartsshd/internal/authz"
+	"github.com/cartsshd/cartsshd/internal/krl"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/internal/strictyaml"
 )
@@ -23,19 +26,26 @@ import (
 // Config is all of config.yaml. The sample in the root of the repository is
 // the manual of its keys and defaults. All paths in it are absolute.
 type Config struct {
-	Listen   Address      `yaml:"listen"`
-	HostKey  string       `yaml:"host_key"`
-	Image    Images       `yaml:"image"`
-	Record   Record       `yaml:"record"`
-	State    State        `yaml:"state"`
-	Runtimes Runtimes     `yaml:"runtimes"`
-	Limits   Limits       `yaml:"limits"`
-	People   authz.People `yaml:"people"`
-	Rules    authz.Rules  `yaml:"rules"`
-	Tests    authz.Tests  `yaml:"tests"`
+	Listen   Address  `yaml:"listen"`
+	HostKey  string   `yaml:"host_key"`
+	Image    Images   `yaml:"image"`
+	Record   Record   `yaml:"record"`
+	State    State    `yaml:"state"`
+	Runtimes Runtimes `yaml:"runtimes"`
+	Limits   Limits   `yaml:"limits"`
 
-	// Policy is what People and Rules say.
+	People      authz.People      `yaml:"people"`
+	Groups      authz.Groups      `yaml:"groups"`
+	Authorities authz.Authorities `yaml:"authorities"`
+	Rules       authz.Rules       `yaml:"rules"`
+	Tests       authz.Tests       `yaml:"tests"`
+
+	// Policy is what People and Rules say, and what is between them.
 	Policy *authz.Policy `yaml:"-"`
+
+	// Files are those that Policy was read of, besides config.yaml itself: keys, and lists of what was
+	// revoked. When one changes, it is time to load all anew.
+	Files []string `yaml:"-"`
 }
 
 // Record is where sessions are recorded.
@@ -91,6 +101,8 @@ func (c *Config) known() authz.Known {
 		Namespaces:   nsexec.Namespaces,
 		User:         func(s string) error { _, err := nsexec.ParseUser(s); return err },
 		Zone:         zone,
+		Read:         c.readNamed,
+		Revoked:      revoked,
 	}
 	for _, image := range c.Image {
 		if image.Name != "" && !slices.Contains(known.Images, string(image.Name)) {
@@ -108,26 +120,71 @@ func zone(name string) (*time.Location, error) {
 	return time.LoadLocation(name)
 }
 
+// readNamed reads a file that the policy names. Whoever can change that one can
+// enter as well.
+func (c *Config) readNamed(path string) ([]byte, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > strictyaml.MaxSize {
+		return nil, fmt.Errorf("%s: is larger than %d MiB", path, strictyaml.MaxSize>>20)
+	}
+	if !slices.Contains(c.Files, path) {
+		c.Files = append(c.Files, path)
+	}
+	return data, nil
+}
+
+func revoked(name string, data []byte) (func(ssh.PublicKey) string, error) {
+	list, err := krl.Parse(name, data)
+	if err != nil {
+		return nil, err
+	}
+	return list.Revokes, nil
+}
+
 // Load reads the file at path. Who can change that file can enter everything,
-// so it must belong to root or to us, and others must not write to it.
+// so it must belong to root or to us, and so must all directories that lead to
+// it; and others must not write to them.
 //
 // If the file says something wrong, the error is of type [strictyaml.Problems]
 // and has one line for each: "config.yaml:12:3: …".
 func Load(path string) (*Config, error) {
+	c, errs := Inspect(path)
+	if len(errs) > 0 {
+		return nil, errs[0]
+	}
+	return c, nil
+}
+
+// Inspect is Load for who wants to know all that is wrong. If the file can be
+// read at all there is a Config, with what could be understood of it; it is
+// for looking at, and nobody may be let in by it if there is an error.
+func Inspect(path string) (*Config, []error) {
+	var errs []error
 	data, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("config: %w (write one after the sample, config.yaml, or name another: --config FILE)", err)
+		return nil, []error{fmt.Errorf("config: %w (write one after the sample, config.yaml, or name another: --config FILE)", err)}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("config: %w", err)
+		errs = append(errs, fmt.Errorf("config: %w", err))
+	}
+	if data == nil {
+		return nil, errs
 	}
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
-		return nil, fmt.Errorf("config: %w", err)
+		return nil, append(errs, fmt.Errorf("config: %w", err))
 	}
-	return parse(path, dir, data)
+	c, err := parse(path, dir, data)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	return c, errs
 }
 
+// read also returns what there is in a file that is not to be trusted.
 func read(path string) ([]byte, error) {
 	// Not blocking: a FIFO must not keep the daemon from saying what is wrong.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -139,40 +196,32 @@ func read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := trusted(path, info); err != nil {
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: is not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxSize+1))
+	if err != nil {
 		return nil, err
 	}
-	return io.ReadAll(io.LimitReader(f, strictyaml.MaxSize+1))
+	return data, errors.Join(trusted(path, info), trustedWay(path))
 }
 
-func trusted(path string, info os.FileInfo) error {
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: is not a regular file", path)
-	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s: others may write to it: chmod go-w %s", path, path)
-	}
-	owner := int(info.Sys().(*syscall.Stat_t).Uid)
-	if owner != 0 && owner != os.Geteuid() {
-		return fmt.Errorf("%s: belongs to uid %d, who could change it: chown root %s && chmod go-w %s", path, owner, path, path)
-	}
-	return nil
-}
-
+// parse returns what it has understood, with the error as well.
 func parse(name, dir string, data []byte) (*Config, error) {
 	c := defaults()
 	unread := strictyaml.Decode(name, data, c)
-	policy, unwise := authz.New(authz.Document{People: c.People, Rules: c.Rules, Tests: c.Tests}, c.known())
-	if err := strictyaml.Join(unread, unwise); err != nil {
-		return nil, err
-	}
-	if c.People == nil || c.Rules == nil {
-		top := strictyaml.Pos{File: name, Line: 1, Column: 1}
-		return nil, strictyaml.Problems{top.Problemf("without people and rules nobody may enter: write people: {} and rules: [] if that is meant")}
-	}
+	c.anchorPolicy(dir)
+	policy, unwise := authz.New(authz.Document{People: c.People, Groups: c.Groups, Authorities: c.Authorities, Rules: c.Rules, Tests: c.Tests}, c.known())
 	c.Policy = policy
 	c.Runtimes.turnOn()
 	c.anchor(dir)
+	if err := strictyaml.Join(unread, unwise); err != nil {
+		return c, err
+	}
+	if c.People == nil || c.Rules == nil {
+		top := strictyaml.Pos{File: name, Line: 1, Column: 1}
+		return c, strictyaml.Problems{top.Problemf("without people and rules nobody may enter: write people: {} and rules: [] if that is meant")}
+	}
 	return c, nil
 }
 
@@ -184,10 +233,37 @@ func (c *Config) anchor(dir string) {
 	}
 	paths = append(paths, c.Runtimes.paths()...)
 	for _, p := range paths {
-		if !filepath.IsAbs(*p) {
-			*p = filepath.Join(dir, *p)
+		*p = below(dir, *p)
+	}
+}
+
+// anchorPolicy does so for the policy's files, which are read before anything
+// else is sure. One that could not be decoded has no path.
+func (c *Config) anchorPolicy(dir string) {
+	anchor := func(list []strictyaml.At[string]) {
+		for i, path := range list {
+			if path.Value != "" {
+				list[i].Value = below(dir, path.Value)
+			}
 		}
 	}
+	for name, at := range c.People {
+		totp := []strictyaml.At[string]{at.Value.TOTP}
+		anchor(totp)
+		anchor(at.Value.AuthorizedKeys)
+		at.Value.TOTP = totp[0]
+		c.People[name] = at
+	}
+	for _, at := range c.Authorities {
+		anchor(at.Value.Revoked)
+	}
+}
+
+func below(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
 }
 
 // Address is a TCP address to listen on, host:port. Without a host it is every

@@ -1,10 +1,12 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -14,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
 	"gopkg.in/yaml.v3"
 
 	"github.com/cartsshd/cartsshd/internal/authz"
@@ -49,7 +52,7 @@ func TestTheSampleShowsTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []*Config{shown, silent} {
-		c.People, c.Rules, c.Tests, c.Policy = nil, nil, nil, nil
+		c.People, c.Groups, c.Authorities, c.Rules, c.Tests, c.Policy = nil, nil, nil, nil, nil, nil
 	}
 	if !reflect.DeepEqual(shown, silent) {
 		t.Errorf("the sample says\n%+v\nthe code says\n%+v", shown, silent)
@@ -81,9 +84,16 @@ func TestTheSampleHasEveryKey(t *testing.T) {
 
 // What is commented out in the sample is text that may be used as it is.
 func TestWhatTheSampleHasInCommentsLoadsAsWell(t *testing.T) {
-	c, err := load(t, uncommented(t))
+	path := write(t, uncommented(t))
+	beside(t, path, "keys/dora", doraKey)
+	beside(t, path, "revoked.krl", "# nothing yet\n")
+	c, err := Load(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	dora, ok := c.Policy.Subject("dora")
+	if !ok || dora.Key == "" || len(c.Files) != 2 {
+		t.Errorf("dora %+v, files %q", dora, c.Files)
 	}
 	if len(c.Image) != 2 || c.Image[0].Name == "" || c.Image[0].SHA256 == "" {
 		t.Errorf("images %+v", c.Image)
@@ -99,7 +109,7 @@ func TestWhatTheSampleHasInCommentsLoadsAsWell(t *testing.T) {
 func uncommented(t *testing.T) string {
 	t.Helper()
 	text := regexp.MustCompile(`(?m)^image: .*\n`).ReplaceAllString(sample(t), "")
-	return regexp.MustCompile(`(?m)^#(image:|  - \{)`).ReplaceAllString(text, "$1")
+	return regexp.MustCompile(`(?m)^#(image:|  - \{|  dora:|    revoked:)`).ReplaceAllString(text, "$1")
 }
 
 func keysOfType(t reflect.Type, prefix string, keys map[string]bool) {
@@ -335,6 +345,128 @@ func TestARuleMayDemandWhatSomeImageIsCalled(t *testing.T) {
 		if want == "" && (err != nil || c == nil) || want != "" && (err == nil || !strings.HasSuffix(err.Error(), want)) {
 			t.Errorf("%s: %v", demand, err)
 		}
+	}
+}
+
+const doraKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINrTXxyjYSeP3Wy353meHtynpG+o+1eL6lr5JBA71ccc dora\n"
+
+// beside writes a file that the one at path may name.
+func beside(t *testing.T, path, name, text string) string {
+	t.Helper()
+	file := filepath.Join(filepath.Dir(path), name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+const named = `
+people:
+  dora: {authorized_keys: [keys/dora, keys/dora2], totp: totp/dora}
+authorities:
+  - {ca: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAII13iFXrVZmSLYNHZY1H75pY3RlbHjlTrWxNzjw3wsTc, principals: {x: {}}, revoked: keys/dora}
+rules: []
+`
+
+func TestFilesOfThePolicyAreReadAndRemembered(t *testing.T) {
+	path := write(t, named)
+	dora, more := beside(t, path, "keys/dora", doraKey), beside(t, path, "keys/dora2", "# none yet\n")
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{dora, more}; !slices.Equal(c.Files, want) {
+		t.Errorf("read %q, want %q", c.Files, want)
+	}
+	if who, _ := c.Policy.Subject("dora"); who.Key == "" || who.TOTP != filepath.Join(filepath.Dir(path), "totp/dora") {
+		t.Errorf("dora is %+v", who)
+	}
+}
+
+// Or who may write to the file of keys could enter as whom they like.
+func TestFilesOfThePolicyMustBeTrustworthyToo(t *testing.T) {
+	path := write(t, named)
+	dora, more := beside(t, path, "keys/dora", doraKey), beside(t, path, "keys/dora2", "")
+	for _, test := range []struct {
+		spoil func() error
+		want  string
+	}{
+		{func() error { return nil }, ""},
+		{func() error { return os.Chmod(dora, 0o620) }, path + ":3:28: " + dora + ": others may write to it: chmod go-w " + dora},
+		{func() error { return os.Truncate(more, 5<<20) }, path + ":3:39: " + more + ": is larger than 4 MiB"},
+		{func() error { return os.Remove(more) }, path + ":3:39: open " + more + ": no such file or directory"},
+		{func() error { return syscall.Mkfifo(more, 0o600) }, path + ":3:39: " + more + ": is not a regular file"},
+		{func() error { return errors.Join(os.Chmod(dora, 0o600), os.WriteFile(dora, []byte("rubbish\n"), 0)) }, dora + ":1:1: not a public key"},
+	} {
+		if err := test.spoil(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(path)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("got\n%v\nwant\n%s", err, test.want)
+		}
+	}
+}
+
+func TestACertificateOfSSHKeygenIsBelievedUntilItIsRevoked(t *testing.T) {
+	dir := t.TempDir()
+	keygen := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command("ssh-keygen", append([]string{"-q"}, args...)...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen %q: %v\n%s", args, err, out)
+		}
+	}
+	read := func(name string) string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	keygen("-t", "ed25519", "-N", "", "-f", "ca")
+	keygen("-t", "ed25519", "-N", "", "-f", "id")
+	keygen("-s", "ca", "-I", "ci 7", "-n", "ci@corp,root", "-z", "7", "-V", "20270101Z:20270201Z", "-O", "source-address=10.0.0.0/8", "-O", "no-pty", "id.pub")
+	path := filepath.Join(dir, "config.yaml")
+	text := fmt.Sprintf("people: {}\nrules: []\nauthorities: [{ca: %s, principals: {'*@corp': {groups: [sre]}}, revoked: krl}]\n", strings.TrimSpace(read("ca.pub")))
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cert, _, _, _, err := ssh.ParseAuthorizedKey([]byte(read("id-cert.pub")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	credential := authz.Credential{Key: cert, From: netip.MustParseAddr("10.1.2.3"), Time: time.Date(2027, 1, 15, 0, 0, 0, 0, time.UTC)}
+	for _, test := range []struct{ spec, want string }{
+		{"serial: 8", ""},
+		{"serial: 5-7", "the certificate with the serial number 7 is revoked"},
+		{"id: ci 7", `certificates with the key ID "ci 7" are revoked`},
+		{"key: " + read("id.pub"), "is revoked"},
+		{"sha256: " + read("ca.pub"), "is revoked"},
+	} {
+		beside(t, path, "spec", test.spec+"\n")
+		keygen("-k", "-f", "krl", "-s", "ca.pub", "spec")
+		c, err := Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		who, err := c.Policy.Identify(credential)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %+v, %v", test.spec, who, err)
+		}
+		if err == nil && (who.Person != "ci@corp" || !who.Bounds.NoPTY || who.Certificate.Serial != 7 || !slices.Equal(who.Principals, []string{"ci@corp"})) {
+			t.Errorf("%+v", who)
+		}
+		os.Remove(filepath.Join(dir, "krl"))
+	}
+	beside(t, path, "krl", "SSHKRL\n\x00rubbish")
+	if _, err := Load(path); err == nil || !strings.HasSuffix(err.Error(), "krl:1:1: revocation list: is of format 1920295522, and only 1 is read") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -1,102 +1,114 @@
-// Package glance notices that files have changed, by looking at them with stat(2)
-// every now and then.
+// Package glance notices that files have changed, by looking at them every now
+// and then. A stat(2) costs a microsecond, and sees what watching by inotify(7)
+// does not: files on NFS, and a symbolic link in the way to a file that now
+// leads elsewhere.
 //
-// inotify(7) would be told sooner, and not at all of what goes on behind a symbolic
-// link, a network file system or a directory that is not there yet; and one that is moved
-// into the place of another is no longer the one it watches. Some tens of stat(2) a
-// second are nothing.
+// It does not read files, and it does not wait: when to look is the caller's.
 package glance
 
 import (
-	"context"
+	"io"
 	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
-	"time"
 )
 
-// every is how often it looks. What has changed is noticed by the second look.
-const every = 500 * time.Millisecond
+// maxEntries of a directory are looked at one by one; of one that has more, only
+// that something was added, renamed or taken away is seen for certain.
+const maxEntries = 8192
 
-// look is what can be seen of a file without opening it. The zero look is that
-// of a file that is not there.
-type look struct {
-	dev, ino     uint64
-	size         int64
-	mtime, ctime syscall.Timespec
-	there        bool
+// Watch looks at files and directories. Of a directory also at what is in it, but
+// not deeper. The zero Watch looks at nothing.
+type Watch struct {
+	paths   []string
+	settled view // what was taken note of
+	last    view
 }
 
-func at(path string) look {
-	info, err := os.Stat(path)
-	if err != nil {
-		return look{}
-	}
-	st := info.Sys().(*syscall.Stat_t)
-	return look{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim, true}
+// A view is what was seen, by path.
+type view map[string]mark
+
+// A mark is what changes of a file when that does. The zero mark is of a file
+// that is not there, or out of reach.
+type mark struct {
+	dev, ino, mode uint64
+	size           int64
+	written        syscall.Timespec
+	changed        syscall.Timespec // also if somebody has set the other one back
 }
 
-// A Watcher knows how some files looked last.
-type Watcher struct {
-	paths       func() []string
-	known, last map[string]look
+// Look begins anew with these paths, as they are now.
+func (w *Watch) Look(paths ...string) {
+	w.paths = paths
+	w.settled = look(paths)
+	w.last = maps.Clone(w.settled)
 }
 
-// New returns one for files, which may be directories: then it is about which
-// files they hold. paths is asked anew each time, since files may name other
-// files. That one is new in it is no change.
-func New(paths func() []string) *Watcher {
-	now := see(paths())
-	return &Watcher{paths, now, maps.Clone(now)}
-}
-
-// Watch calls changed, in its own goroutine, whenever something has changed, until
-// ctx is done.
-func (w *Watcher) Watch(ctx context.Context, changed func()) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+// Also looks at more paths, as they are now. What is known of the others stays.
+func (w *Watch) Also(paths ...string) {
+	for _, path := range paths {
+		if slices.Contains(w.paths, path) {
+			continue
 		}
-		if w.Look() {
-			changed()
-		}
+		w.paths = append(slices.Clip(w.paths), path)
+		now := look([]string{path})
+		maps.Copy(w.settled, now)
+		maps.Copy(w.last, now)
 	}
 }
 
-// Look tells whether something has changed since it last said so. While two looks in
-// a row differ the files are still being written, and it waits.
-func (w *Watcher) Look() bool {
-	now := see(w.paths())
+// Changed looks again. It is true once for each change, and not before two
+// looks have seen the same: a file that is being written is not yet what it is
+// to be.
+func (w *Watch) Changed() bool {
+	now := look(w.paths)
 	still := maps.Equal(now, w.last)
 	w.last = now
-	if !still || !differ(w.known, now) {
+	if !still || maps.Equal(now, w.settled) {
 		return false
 	}
-	w.known = maps.Clone(now)
+	w.settled = maps.Clone(now)
 	return true
 }
 
-func see(paths []string) map[string]look {
-	seen := make(map[string]look, len(paths))
+func look(paths []string) view {
+	v := view{}
 	for _, path := range paths {
-		seen[path] = at(path)
-	}
-	return seen
-}
-
-// differ compares what is to be seen now with what is known, and gets to know
-// what is new.
-func differ(known, now map[string]look) (differ bool) {
-	for path, l := range now {
-		old, ok := known[path]
-		differ = differ || ok && old != l
-		if !ok {
-			known[path] = l
+		var st syscall.Stat_t
+		if syscall.Stat(path, &st) != nil {
+			v[path] = mark{}
+			continue
+		}
+		v[path] = markOf(st)
+		if st.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+			v.inside(path)
 		}
 	}
-	return differ
+	return v
+}
+
+func markOf(st syscall.Stat_t) mark {
+	return mark{dev: st.Dev, ino: st.Ino, mode: uint64(st.Mode), size: st.Size, written: st.Mtim, changed: st.Ctim}
+}
+
+// inside looks at the entries of a directory.
+func (v view) inside(dir string) {
+	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(maxEntries)
+	if err != nil && err != io.EOF {
+		return
+	}
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		var st syscall.Stat_t
+		if syscall.Lstat(path, &st) == nil {
+			v[path] = markOf(st)
+		}
+	}
 }

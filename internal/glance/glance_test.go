@@ -1,101 +1,150 @@
-package glance_test
+package glance
 
 import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"github.com/cartsshd/cartsshd/internal/glance"
 )
 
-// looks tells how many of so many looks noticed something.
-func looks(w *glance.Watcher, n int) (noticed int) {
-	for range n {
-		if w.Look() {
-			noticed++
-		}
-	}
-	return noticed
-}
-
-func write(t *testing.T, path, text string) {
+func must(t testing.TB, err error) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestEveryWayInWhichAFileCanChangeIsNoticedOnce(t *testing.T) {
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	must(t, os.WriteFile(path, []byte(text), 0o600))
+}
+
+// seen is whether a change is told, once, when it is over.
+func seen(w *Watch) bool {
+	early := w.Changed()
+	told := w.Changed()
+	return !early && told && !w.Changed() && !w.Changed()
+}
+
+func TestEveryKindOfChangeIsSeenOnce(t *testing.T) {
 	dir := t.TempDir()
-	file, sub := filepath.Join(dir, "file"), filepath.Join(dir, "sub")
-	link, aim := filepath.Join(dir, "link"), filepath.Join(dir, "aim")
-	write(t, file, "one")
-	write(t, aim, "one")
-	for _, err := range []error{os.Symlink(aim, link), os.Mkdir(sub, 0o700)} {
-		if err != nil {
-			t.Fatal(err)
-		}
+	file, link, absent := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "absent")
+	for i, name := range []string{"one", "two"} {
+		must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+		write(t, filepath.Join(dir, name, "config"), "same"[i:])
 	}
-	w := glance.New(func() []string { return []string{file, link, sub} })
-	for _, change := range []struct {
-		what string
+	write(t, file, "a")
+	must(t, os.Symlink("one", link))
+	var w Watch
+	w.Look(file, filepath.Join(link, "config"), absent)
+	if w.Changed() || w.Changed() {
+		t.Error("a change before any")
+	}
+	changes := []struct {
+		name string
 		do   func() error
 	}{
-		{"nothing", nil},
-		{"written", func() error { return os.WriteFile(file, []byte("two"), 0o600) }},
-		{"another in its place", func() error {
-			write(t, file+".new", "two")
-			return os.Rename(file+".new", file)
-		}},
-		{"mode", func() error { return os.Chmod(file, 0o640) }},
+		{"written longer", func() error { return os.WriteFile(file, []byte("ab"), 0o600) }},
+		{"renamed over", func() error { write(t, file+".new", "xy"); return os.Rename(file+".new", file) }},
+		{"made another's to write", func() error { return os.Chmod(file, 0o622) }},
 		{"gone", func() error { return os.Remove(file) }},
-		{"back", func() error { return os.WriteFile(file, []byte("two"), 0o600) }},
-		{"behind a link", func() error { return os.WriteFile(aim, []byte("three"), 0o600) }},
-		{"in a directory", func() error { return os.WriteFile(filepath.Join(sub, "x"), nil, 0o600) }},
-	} {
-		if change.do != nil {
-			if err := change.do(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want := 0
-		if change.do != nil {
-			want = 1
-		}
-		if got := looks(w, 3); got != want {
-			t.Fatalf("%s: noticed %d changes", change.what, got)
+		{"back", func() error { return os.WriteFile(file, []byte("xy"), 0o600) }},
+		{"there at last", func() error { return os.WriteFile(absent, nil, 0o600) }},
+		{"another way there", func() error {
+			must(t, os.Symlink("two", link+".new"))
+			return os.Rename(link+".new", link)
+		}},
+	}
+	for _, c := range changes {
+		must(t, c.do())
+		if !seen(&w) {
+			t.Errorf("%s: not seen once", c.name)
 		}
 	}
 }
 
-func TestAFileThatIsStillBeingWrittenIsWaitedFor(t *testing.T) {
+func TestWhatIsStillBeingWrittenIsNotToldYet(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "")
-	w := glance.New(func() []string { return []string{file} })
-	for n := range 5 {
-		write(t, file, string(make([]byte, n+1)))
-		if w.Look() {
-			t.Fatal("it was not")
+	var w Watch
+	w.Look(file)
+	for _, text := range []string{"a", "ab", "abc"} {
+		write(t, file, text)
+		if w.Changed() {
+			t.Errorf("told at %q", text)
 		}
 	}
-	if got := looks(w, 3); got != 1 {
-		t.Fatalf("%d changes when it had been written", got)
+	if !w.Changed() {
+		t.Error("not told at the end")
 	}
 }
 
-func TestAFileThatIsNamedLaterIsWatchedFromThenOn(t *testing.T) {
+func TestWhatIsAsItWasBeforeIsNoChange(t *testing.T) {
 	dir := t.TempDir()
-	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
-	write(t, a, "")
-	write(t, b, "")
-	paths := []string{a}
-	w := glance.New(func() []string { return paths })
-	paths = []string{a, b}
-	if got := looks(w, 3); got != 0 {
-		t.Fatalf("to be named was taken for a change")
+	var w Watch
+	w.Look(filepath.Join(dir, "file"))
+	write(t, filepath.Join(dir, "file"), "a")
+	if w.Changed() {
+		t.Error("told at once")
 	}
-	write(t, b, "changed")
-	if got := looks(w, 3); got != 1 {
-		t.Fatalf("%d changes noticed", got)
+	must(t, os.Remove(filepath.Join(dir, "file")))
+	if w.Changed() || w.Changed() {
+		t.Error("told of nothing")
+	}
+}
+
+func TestOfADirectoryAllThatIsInItIsSeen(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	var w Watch
+	w.Look(dir)
+	file := filepath.Join(dir, "file")
+	for _, do := range []func() error{
+		func() error { return os.Mkdir(dir, 0o700) },
+		func() error { return os.WriteFile(file, []byte("a"), 0o600) },
+		func() error { return os.WriteFile(file, []byte("ab"), 0o600) }, // the directory itself stays as it was
+		func() error { return os.Remove(file) },
+		func() error { return os.Remove(dir) },
+	} {
+		must(t, do())
+		if !seen(&w) {
+			t.Error("not seen once")
+		}
+	}
+}
+
+func TestLookingAnewForgetsWhatHasChangedBefore(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	var w Watch
+	w.Look(file)
+	write(t, file, "a")
+	w.Look(file)
+	if w.Changed() || w.Changed() {
+		t.Error("told of what was known")
+	}
+}
+
+func TestWhatIsLookedAtLaterDoesNotHideWhatHasChangedBefore(t *testing.T) {
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
+	var w Watch
+	w.Look(first)
+	write(t, first, "a")
+	write(t, second, "a")
+	w.Also(first, second)
+	if !seen(&w) {
+		t.Error("the first is not seen once")
+	}
+	write(t, second, "ab")
+	if !seen(&w) {
+		t.Error("the second is not seen once")
+	}
+}
+
+func BenchmarkLooking(b *testing.B) {
+	dir := b.TempDir()
+	must(b, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	var w Watch
+	w.Look(filepath.Join(dir, "file"), dir)
+	for b.Loop() {
+		w.Changed()
 	}
 }

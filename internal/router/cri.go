@@ -73,7 +73,7 @@ func parsePod(read func(map[string]string) podPart) func(dir, id string, texts [
 // fill names what was found. Its labels are the annotations, the labels where
 // the runtime writes them, and the kubelet's own four.
 func (p podPart) fill(f *Found) {
-	f.Image, f.of = p.image, "cri"
+	f.Image, f.Namespace, f.Pod, f.of = p.image, p.namespace, p.pod, "cri"
 	labels := map[string]string{}
 	maps.Copy(labels, f.Labels)
 	maps.Copy(labels, p.labels)

@@ -100,6 +100,9 @@ func TestEverySpellingOfAPodsContainerIsOne(t *testing.T) {
 			t.Errorf("%s is %q", label, target.Labels[label])
 		}
 	}
+	if target.Namespace != "shop" || target.Pod != "web-0" {
+		t.Errorf("of pod %q in %q", target.Pod, target.Namespace)
+	}
 	if !strings.Contains(target.Image, rig.Busybox) {
 		t.Errorf("image %q", target.Image)
 	}

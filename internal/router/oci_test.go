@@ -102,7 +102,7 @@ func TestCRIOsFilesAreUnderstood(t *testing.T) {
 	}
 	found, _ := r.Find(t.Context(), "shop/web-0")
 	f := found[0]
-	if f.Image != "docker.io/nginx:1" || f.Labels["app"] != "web" || f.Labels["io.kubernetes.pod.uid"] != "12-34" || f.PID != 4711 || f.cgroups[0] != "crio-"+fullID("aaaa")+".scope" {
+	if f.Image != "docker.io/nginx:1" || f.Labels["app"] != "web" || f.Labels["io.kubernetes.pod.uid"] != "12-34" || f.PID != 4711 || f.cgroups[0] != "crio-"+fullID("aaaa")+".scope" || f.Namespace != "shop" || f.Pod != "web-0" {
 		t.Errorf("got %+v", f)
 	}
 	if list, err := r.List(t.Context()); err != nil || len(list) != 2 {

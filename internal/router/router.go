@@ -43,6 +43,8 @@ type Found struct {
 	Host   bool   // it is a process that sees the host's own files
 	Source string // where the answer is from: the path of a file, or of a socket
 
+	Namespace, Pod string // of Kubernetes, by the runtime that makes its containers
+
 	cgroups []string // that the runtime says it made for it: see [inClaimed]
 	of      string   // the runtime that has had it made, as far as can be seen
 }

@@ -14,8 +14,10 @@ import (
 type Target struct {
 	Runtime, ID, Name string
 	Image, Digest     string
+	Namespace, Pod    string // of Kubernetes
 	Labels            map[string]string
-	Host              bool   // it is a process that sees the host's own files
+	Host              bool // it is a process that sees the host's own files
+	Facts             Facts
 	Source            string // where the runtime's answer is from: the path of a file, or of a socket
 	PID               int
 	Started           uint64 // start time of PID, in clock ticks since boot: field 22 of proc_pid_stat(5)
@@ -124,6 +126,10 @@ func (q *inquiry) verify(m Match, process *os.File) (*Target, error) {
 	if err == nil {
 		namespaces, err = namespacesOf(m.PID)
 	}
+	var facts Facts
+	if err == nil {
+		facts, err = factsOf(m.PID)
+	}
 	if ended(process) {
 		return nil, endedError(m)
 	}
@@ -132,7 +138,7 @@ func (q *inquiry) verify(m Match, process *os.File) (*Target, error) {
 	}
 	return &Target{
 		Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Digest: m.Digest,
-		Labels: m.Labels, Host: m.Host, Source: m.Source,
+		Namespace: m.Namespace, Pod: m.Pod, Labels: m.Labels, Host: m.Host, Facts: facts, Source: m.Source,
 		PID: m.PID, Started: stat.started, Namespaces: namespaces, Process: process,
 	}, nil
 }

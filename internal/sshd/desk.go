@@ -30,9 +30,9 @@ const deskHelp = `ssh cartsshd@HOST …
   help                      this
 `
 
-// visit is somebody at the desk. Whoever is known may come, to approve sessions
-// that wait, and sees of what waits only what is theirs to decide.
-type visit struct {
+// desk is where sessions are approved that wait. Whoever is known may come here,
+// and sees of what waits only what is theirs to decide.
+type desk struct {
 	*session
 	ctx context.Context
 	me  approval.Approver
@@ -42,14 +42,14 @@ func (s *session) serveDesk(ctx context.Context, ask ask, who authz.Subject) end
 	if who.Bounds.Command != "" {
 		return s.deny(ask, who, nil, authz.Decision{Why: "the key is bound to one command"})
 	}
-	v := &visit{session: s, ctx: ctx, me: approval.Approver{
+	d := &desk{session: s, ctx: ctx, me: approval.Approver{
 		Name: who.Person, Key: s.key, From: s.conn.from,
 		How: approval.SignedIn, Via: "signed in from " + s.conn.RemoteAddr().String(),
 	}}
-	return v.do(strings.Fields(ask.command))
+	return d.do(strings.Fields(ask.command))
 }
 
-func (v *visit) do(words []string) ending {
+func (d *desk) do(words []string) ending {
 	verb, id := "", ""
 	if len(words) > 0 {
 		verb = words[0]
@@ -59,47 +59,47 @@ func (v *visit) do(words []string) ending {
 	}
 	switch {
 	case len(words) == 0:
-		return v.welcome()
+		return d.welcome()
 	case len(words) == 1 && verb == "help":
-		return v.show(deskHelp)
+		return d.show(deskHelp)
 	case len(words) == 1 && verb == "approve":
-		return v.show(v.list())
+		return d.show(d.list())
 	case len(words) == 2 && verb == "approve":
-		return v.approve(id)
+		return d.approve(id)
 	case len(words) == 3 && verb == "approve" && words[2] == "-":
-		return v.carry(id)
+		return d.carry(id)
 	case len(words) == 2 && verb == "deny":
-		return v.deny(id)
+		return d.deny(id)
 	case len(words) == 2 && verb == "request":
-		return v.request(id)
+		return d.request(id)
 	}
-	return visited(2, "try: ssh cartsshd@HOST help")
+	return answering(2, "try: ssh cartsshd@HOST help")
 }
 
-func (v *visit) welcome() ending { return v.show(v.list() + "\n" + deskHelp) }
+func (d *desk) welcome() ending { return d.show(d.list() + "\n" + deskHelp) }
 
-func (v *visit) show(text string) ending {
-	v.print(text)
-	return visited(0, "")
+func (d *desk) show(text string) ending {
+	d.print(text)
+	return answering(0, "")
 }
 
-func (v *visit) print(text string) {
-	if v.pty != nil {
+func (d *desk) print(text string) {
+	if d.pty != nil {
 		text = strings.ReplaceAll(text, "\n", "\r\n")
 	}
-	io.WriteString(v.ch, text)
+	io.WriteString(d.ch, text)
 }
 
-// visited is how a visit to the desk ends.
-func visited(code int, words string) ending {
+// answering is how a visit to the desk ends.
+func answering(code int, words string) ending {
 	return ending{status: &nsexec.Status{Code: code}, words: words, reason: "exited"}
 }
 
 // nothing is said of what is not there, and of what is not theirs.
 const nothing = "nothing waits for you"
 
-func (v *visit) list() string {
-	waiting := v.server.Approvals.List(v.me)
+func (d *desk) list() string {
+	waiting := d.server.Approvals.List(d.me)
 	if len(waiting) == 0 {
 		return nothing + "\n"
 	}
@@ -119,82 +119,82 @@ func soFar(by []approval.Approver, count int) string {
 
 // approve is by the key that somebody has signed in with. Who may not do that
 // can only mean to bring a signature.
-func (v *visit) approve(id string) ending {
-	if w, err := v.server.Approvals.See(id, v.me); err != nil || w.Own(v.me) {
-		v.hint(id)
-		return v.carry(id)
+func (d *desk) approve(id string) ending {
+	if w, err := d.server.Approvals.See(id, d.me); err != nil || w.Own(d.me) {
+		d.hint(id)
+		return d.carry(id)
 	}
-	return v.count(id, v.me)
+	return d.count(id, d.me)
 }
 
 // hint is for whoever has nothing to send, and would wait for an answer.
-func (v *visit) hint(id string) {
-	if v.pty == nil {
-		fmt.Fprintf(v.ch.Stderr(), "cartsshd: %s is not yours to approve by yourself: reading a signature (^C to leave)\n", audit.Printable(brief(id)))
+func (d *desk) hint(id string) {
+	if d.pty == nil {
+		fmt.Fprintf(d.ch.Stderr(), "cartsshd: %s is not yours to approve by yourself: reading a signature (^C to leave)\n", audit.Printable(brief(id)))
 	}
 }
 
 // carry brings what somebody else has signed.
-func (v *visit) carry(id string) ending {
-	armored, err := v.stdin()
+func (d *desk) carry(id string) ending {
+	armored, err := d.stdin()
 	if err != nil {
-		return visited(1, err.Error())
+		return answering(1, err.Error())
 	}
 	if len(bytes.TrimSpace(armored)) == 0 {
-		return v.refused("approve", id, errors.New("no signature came"))
+		return d.refused("approve", id, errors.New("no signature came"))
 	}
-	key, err := v.server.Approvals.Signed(id, armored)
+	key, err := d.server.Approvals.Signed(id, armored)
 	if err != nil {
-		return v.refused("approve", id, err)
+		return d.refused("approve", id, err)
 	}
 	// Where it was made, nobody knows: a key that is bound to a place is not for this.
-	signer, err := v.server.Policy().Identify(authz.Credential{Key: key, Time: time.Now()})
+	signer, err := d.server.Policy().Identify(authz.Credential{Key: key, Time: time.Now()})
 	if err != nil {
-		return v.refused("approve", id, err)
+		return d.refused("approve", id, err)
 	}
-	return v.count(id, approval.Approver{
+	return d.count(id, approval.Approver{
 		Name: signer.Person, Key: key, How: approval.BySignature,
-		Via: fmt.Sprintf("%s, brought by %s (%s) from %s", approval.BySignature, v.me.Name, approval.Fingerprint(v.key), v.conn.RemoteAddr()),
+		Via: fmt.Sprintf("%s, brought by %s (%s) from %s", approval.BySignature, d.me.Name, approval.Fingerprint(d.key), d.conn.RemoteAddr()),
 	})
 }
 
 // count counts an approval, and shows what it was for.
-func (v *visit) count(id string, by approval.Approver) ending {
-	_, unseen := v.server.Approvals.See(id, v.me)
-	w, err := v.server.Approvals.Approve(id, by)
+func (d *desk) count(id string, by approval.Approver) ending {
+	_, unseen := d.server.Approvals.See(id, d.me)
+	w, err := d.server.Approvals.Approve(id, by)
 	if err != nil {
-		return v.refused("approve", id, err)
+		return d.refused("approve", id, err)
 	}
 	if unseen == nil {
-		v.print(w.Text())
+		d.print(w.Text())
 	}
-	return v.show(soFar(w.Approvers(), w.Count))
+	return d.show(soFar(w.Approvers(), w.Count))
 }
 
-func (v *visit) deny(id string) ending {
-	if err := v.server.Approvals.Deny(id, v.me); err != nil {
-		return v.refused("deny", id, err)
+func (d *desk) deny(id string) ending {
+	if err := d.server.Approvals.Deny(id, d.me); err != nil {
+		return d.refused("deny", id, err)
 	}
-	return v.show(audit.Printable(id) + " is denied\n")
+	return d.show(audit.Printable(id) + " is denied\n")
 }
 
-func (v *visit) request(id string) ending {
-	w, err := v.server.Approvals.See(id, v.me)
+func (d *desk) request(id string) ending {
+	w, err := d.server.Approvals.See(id, d.me)
 	if err != nil {
-		return v.refused("request", id, err)
+		return d.refused("request", id, err)
 	}
-	return v.show(w.Text())
+	return d.show(w.Text())
 }
 
 // refused is on the record. Why it was, those are told who may know that there
 // is such a request.
-func (v *visit) refused(verb, id string, err error) ending {
+func (d *desk) refused(verb, id string, err error) ending {
 	if errors.Is(err, audit.ErrUnrecorded) {
 		return ending{code: codeUnrecorded, words: "this could not be recorded, so it does not count", err: err}
 	}
 	why := strings.TrimPrefix(err.Error(), "approval: ")
-	v.refuse(fmt.Sprintf("%s %s: %s", verb, brief(id), why))
-	_, unseen := v.server.Approvals.See(id, v.me)
+	d.refuse(fmt.Sprintf("%s %s: %s", verb, brief(id), why))
+	_, unseen := d.server.Approvals.See(id, d.me)
 	switch {
 	case unseen != nil:
 		why = nothing
@@ -203,18 +203,18 @@ func (v *visit) refused(verb, id string, err error) ending {
 	case errors.Is(err, approval.ErrNothing):
 		why = "whoever signed it may not approve it"
 	}
-	return visited(1, why)
+	return answering(1, why)
 }
 
 const maxSignature = 64 << 10 // one of RSA-16384 has 4 KiB
 
 // stdin is all that the client sends, if that is not too much and does not take
 // too long.
-func (v *visit) stdin() ([]byte, error) {
+func (d *desk) stdin() ([]byte, error) {
 	came := make(chan []byte, 1)
 	go func() { // ends at the latest when the channel is closed
-		defer v.server.guard("signature")
-		text, _ := io.ReadAll(io.LimitReader(v.ch, maxSignature+1))
+		defer d.server.guard("signature")
+		text, _ := io.ReadAll(io.LimitReader(d.ch, maxSignature+1))
 		came <- text
 	}()
 	select {
@@ -223,9 +223,9 @@ func (v *visit) stdin() ([]byte, error) {
 			return nil, errors.New("too much for a signature")
 		}
 		return text, nil
-	case <-v.ctx.Done():
-		return nil, context.Cause(v.ctx)
-	case <-time.After(v.server.Limits.LoginGrace):
+	case <-d.ctx.Done():
+		return nil, context.Cause(d.ctx)
+	case <-time.After(d.server.Limits.LoginGrace):
 		return nil, errors.New("no signature came")
 	}
 }

@@ -39,7 +39,7 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	for _, w := range target.Warnings {
 		s.server.Logger.Warn("looking for a container", "login", brief(s.login), "err", w)
 	}
-	question := s.question(ask, judged(target))
+	question := s.question(ask, Judged(target))
 	decision := policy.Decide(who, question)
 	switch {
 	case !decision.Allow:
@@ -173,17 +173,34 @@ func (s *session) question(ask ask, target authz.Target) authz.Request {
 	}
 }
 
-// judged is what the policy may know of a target.
-func judged(t *router.Target) authz.Target {
-	return authz.Target{Runtime: t.Runtime, ID: t.ID, Name: t.Name, Image: t.Image, Labels: t.Labels, Host: t.Host}
+// Judged is what the policy may know of a target.
+func Judged(t *router.Target) authz.Target {
+	return authz.Target{
+		Runtime: t.Runtime, ID: t.ID, Name: t.Name, Image: t.Image, Namespace: t.Namespace, Pod: t.Pod,
+		Labels: t.Labels, Host: t.Host, Facts: authz.Facts(t.Facts),
+	}
+}
+
+// JudgedUnpinned is what it may know of a container that could not be pinned,
+// and in each way that it may be.
+func JudgedUnpinned(m router.Match) (targets []authz.Target, err error) {
+	possible, err := m.Facts()
+	for _, facts := range possible {
+		targets = append(targets, authz.Target{
+			Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Namespace: m.Namespace, Pod: m.Pod,
+			Labels: m.Labels, Host: m.Host, Facts: authz.Facts(facts),
+		})
+	}
+	return targets, err
 }
 
 // explain says why no container was found to those who may enter it, or them:
 // all others learn no more of it than that they are denied. It is empty then.
 func (s *session) explain(err error, policy *authz.Policy, who authz.Subject, ask ask) string {
 	mayEnter := func(m router.Match) bool {
-		target := authz.Target{Runtime: m.Runtime, ID: m.ID, Name: m.Name, Image: m.Image, Labels: m.Labels, Host: m.Host}
-		return policy.Decide(who, s.question(ask, target)).Allow
+		targets, err := JudgedUnpinned(m)
+		denied := func(t authz.Target) bool { return !policy.Decide(who, s.question(ask, t)).Allow }
+		return err == nil && !slices.ContainsFunc(targets, denied)
 	}
 	login := audit.Printable(brief(s.login))
 	if closed, ok := errors.AsType[*router.ClosedError](err); ok && mayEnter(closed.Match) {
@@ -209,8 +226,8 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 		Rule:       d.Rule,
 		Profile:    d.Terms.Profile,
 		Reason:     s.reason,
-		Approvers:  s.approvers,
 		BreakGlass: emergency(d.Terms),
+		Approvers:  s.approvers,
 		Kind:       string(ask.kind),
 		Command:    ask.command,
 		Argv:       d.Argv,

@@ -53,7 +53,6 @@ type Server struct {
 	// TOTP takes a one-time password of a person whose secret is in that file, or
 	// tells, for the record, why not. It takes none twice. Nil takes none at all.
 	TOTP func(person, secretFile, code string) error
-
 	// Approvals are the sessions that wait for somebody to let them begin; nil:
 	// a table of its own.
 	Approvals *approval.Table

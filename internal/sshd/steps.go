@@ -47,7 +47,7 @@ type steps struct {
 // everybody hears.
 func (c *conn) stepsOf(policy *authz.Policy, who authz.Subject, key gossh.PublicKey, l login) *steps {
 	s := &steps{conn: c, key: key, who: who, login: l}
-	if !policy.AsksAnything() || l.typed == deskLogin {
+	if l.typed == deskLogin || !policy.AsksAnything() {
 		return s
 	}
 	terms := c.termsFor(policy, who, l)
@@ -79,7 +79,7 @@ func (s *session) terms(ctx context.Context, policy *authz.Policy, who authz.Sub
 		return authz.Terms{}, false
 	}
 	defer target.Close()
-	return policy.Asks(who, s.question(ask{kind: authz.Shell}, judged(target)))
+	return policy.Asks(who, s.question(ask{kind: authz.Shell}, Judged(target)))
 }
 
 func (s *steps) none() bool { return s.reason == nil && !s.code }

@@ -27,9 +27,9 @@ import (
 	"github.com/cartsshd/cartsshd/internal/totp"
 )
 
-// desk is a hall whose rules ask for something, and the stock client with
+// counter is a hall whose rules ask for something, and the stock client with
 // somebody before it.
-type desk struct {
+type counter struct {
 	*openssh
 	answers string        // file: what they answer, one a line, to one question after the other
 	prompts string        // file: what they were asked
@@ -48,12 +48,12 @@ rules:
   - {name: emergency, who: [alice], targets: [{name: "*"}], break_glass: true, allow: [shell]}
 `
 
-func newDesk(t *testing.T) *desk {
+func newDesk(t *testing.T) *counter {
 	t.Helper()
 	path := need.Tool(t, "ssh", "openssh-client")
 	dir := t.TempDir()
 	alice, key := keyFile(t)
-	d := &desk{answers: filepath.Join(dir, "answers"), prompts: filepath.Join(dir, "prompts"), now: time.Unix(1_800_000_000, 0)}
+	d := &counter{answers: filepath.Join(dir, "answers"), prompts: filepath.Join(dir, "prompts"), now: time.Unix(1_800_000_000, 0)}
 	secret := filepath.Join(dir, "secret")
 	write(t, secret, "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ\n", 0o600)
 	write(t, filepath.Join(dir, "askpass"), askpass, 0o700)
@@ -70,7 +70,7 @@ func newDesk(t *testing.T) *desk {
 	return d
 }
 
-func (d *desk) rules(t *testing.T, alice gossh.Signer, secret, rules string) {
+func (d *counter) rules(t *testing.T, alice gossh.Signer, secret, rules string) {
 	t.Helper()
 	if secret != "" {
 		secret = ", totp: " + secret
@@ -97,7 +97,7 @@ printf '%s\n' "$answer"
 `
 
 // ask runs ssh(1) as a person who answers so, and returns what they were asked.
-func (d *desk) ask(login, command string, answers []string, args ...string) (ran, []string) {
+func (d *counter) ask(login, command string, answers []string, args ...string) (ran, []string) {
 	d.t.Helper()
 	os.WriteFile(d.prompts, nil, 0o600)
 	os.WriteFile(d.answers, []byte(strings.Join(answers, "\n")+"\n"), 0o600)
@@ -512,7 +512,7 @@ func TestACertificateIsNobodysUntilThePolicySaysWhose(t *testing.T) {
 		t.Fatal("signed in")
 	}
 	failed := d.recorded(audit.SigninFailed)
-	if !slices.ContainsFunc(failed, func(r audit.Record) bool { return strings.Contains(r.Detail, "nobody's key") && r.Person == nil }) {
+	if !slices.ContainsFunc(failed, func(r audit.Record) bool { return strings.Contains(r.Detail, "no authority here") && r.Person == nil }) {
 		t.Fatalf("%+v", failed)
 	}
 }
@@ -529,7 +529,7 @@ func TestOfACertificateTheRecordHasTheKeyInIt(t *testing.T) {
 	}
 }
 
-// passwordAt is what a phone shows that has the desk's secret.
+// passwordAt is what a phone shows that has the counter's secret.
 func passwordAt(now time.Time) string {
 	mac := hmac.New(sha1.New, []byte("12345678901234567890"))
 	binary.Write(mac, binary.BigEndian, now.Unix()/30)

@@ -97,8 +97,8 @@ func (s *session) petition(ask ask, who authz.Subject, target *router.Target, d 
 		r.Kind = string(authz.Exec)
 	}
 	r.May = func(by approval.Approver) bool {
-		policy, whoNow, now := s.asOfNow(ask, target)
-		return outdated(who, whoNow, d, now) == nil && mayApprove(policy, now.Terms.Approve, by)
+		policy, whoNow, now := s.askAgain(ask, target)
+		return changed(who, whoNow, d, now) == nil && mayApprove(policy, now.Terms.Approve, by)
 	}
 	r.Record = func(all []approval.Approver) error {
 		last := all[len(all)-1]
@@ -142,14 +142,14 @@ and bring that:   ssh %[3]s@HOST approve %[4]s <request.sig
 `, wanted(d), r.Text(), deskLogin, r.ID, approval.Namespace)
 }
 
-// asOfNow asks the policy of now whether the session may begin, if it is approved.
-func (s *session) asOfNow(ask ask, target *router.Target) (*authz.Policy, authz.Subject, authz.Decision) {
+// askAgain asks the policy of now whether the session may begin, if it is approved.
+func (s *session) askAgain(ask ask, target *router.Target) (*authz.Policy, authz.Subject, authz.Decision) {
 	policy := s.server.Policy()
 	who, err := s.identify(policy)
 	if err != nil {
 		return policy, who, authz.Decision{Why: err.Error()}
 	}
-	return policy, who, policy.Decide(who, s.question(ask, judged(target)))
+	return policy, who, policy.Decide(who, s.question(ask, Judged(target)))
 }
 
 // mayApprove tells whether an approver is still who they were, and among those
@@ -159,13 +159,13 @@ func mayApprove(policy *authz.Policy, by *authz.Approve, a approval.Approver) bo
 	return err == nil && by != nil && who.Person == a.Name && who.Bounds.Command == "" && policy.MayApprove(who, *by)
 }
 
-// outdated says why a decision is not the one any more that was to be approved.
+// changed says why a decision is not the one any more that was to be approved.
 // A rule may go by the same name and give more, and a key be another person's.
-func outdated(who, whoNow authz.Subject, before, now authz.Decision) error {
+func changed(who, whoNow authz.Subject, before, now authz.Decision) error {
 	switch {
 	case !now.Allow:
 		return errors.New(now.Why)
-	case who.Person != whoNow.Person || who.Bounds != whoNow.Bounds || !reflect.DeepEqual(giving(before), giving(now)):
+	case who.Person != whoNow.Person || who.Bounds != whoNow.Bounds || !reflect.DeepEqual(promise(before), promise(now)):
 		return errChanged
 	}
 	return nil
@@ -173,9 +173,9 @@ func outdated(who, whoNow authz.Subject, before, now authz.Decision) error {
 
 var errChanged = approval.Refused("the policy has changed while this session waited: ask again")
 
-// giving is all that a decision gives and asks for but approval, which is asked
-// for again by itself.
-func giving(d authz.Decision) authz.Decision {
+// promise is all that a decision gives and asks for, but for the approval: that
+// is counted again by itself.
+func promise(d authz.Decision) authz.Decision {
 	d.Why, d.Terms.Approve = "", nil
 	return d
 }
@@ -183,8 +183,8 @@ func giving(d authz.Decision) authz.Decision {
 // stillMay judges a session anew that has waited: everything may have changed
 // meanwhile, and those who approved it may not be who they were.
 func (s *session) stillMay(ask ask, who authz.Subject, target *router.Target, before authz.Decision, by []approval.Approver) (authz.Subject, authz.Decision, error) {
-	policy, whoNow, now := s.asOfNow(ask, target)
-	if err := outdated(who, whoNow, before, now); err != nil {
+	policy, whoNow, now := s.askAgain(ask, target)
+	if err := changed(who, whoNow, before, now); err != nil {
 		return who, before, err
 	}
 	valid := 0

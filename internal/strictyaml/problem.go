@@ -31,8 +31,8 @@ type Problem struct {
 // Error reads "config.yaml:12:3: unknown key …".
 func (p Problem) Error() string { return p.Pos.String() + ": " + p.Text }
 
-// Problems are all that is wrong with a file. It is an error with one line for
-// each, in the order of the file.
+// Problems are all that is wrong with a file, and with those that it names. It is
+// an error with one line for each, in the order of the files.
 type Problems []Problem
 
 // shown is how many problems anyone will read.
@@ -49,13 +49,20 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Err returns nil if there are no problems, and the problems sorted otherwise.
+// Err returns nil if there are no problems, and the problems sorted otherwise:
+// files by which was the first to have one.
 func (ps Problems) Err() error {
 	if len(ps) == 0 {
 		return nil
 	}
+	files := map[string]int{}
+	for _, p := range ps {
+		if _, ok := files[p.File]; !ok {
+			files[p.File] = len(files)
+		}
+	}
 	slices.SortStableFunc(ps, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(files[a.File], files[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	return ps
 }

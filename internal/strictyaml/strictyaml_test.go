@@ -236,6 +236,13 @@ func TestItIsPure(t *testing.T) {
 	}
 }
 
+func TestProblemsOfEachFileStandTogether(t *testing.T) {
+	a, b := strictyaml.Pos{File: "a", Line: 9, Column: 1}, strictyaml.Pos{File: "b", Line: 1, Column: 1}
+	first := strictyaml.Pos{File: "a", Line: 2, Column: 1}
+	err := strictyaml.Problems{a.Problemf("x"), b.Problemf("y"), first.Problemf("z")}.Err()
+	wantProblems(t, err, "a:2:1: z", "a:9:1: x", "b:1:1: y")
+}
+
 func wantProblems(t *testing.T, err error, want ...string) {
 	t.Helper()
 	if got := fmt.Sprint(err); got != strings.Join(want, "\n") {

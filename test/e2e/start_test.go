@@ -25,6 +25,7 @@ func TestWhatIsWrongAtStartIsOneClearLine(t *testing.T) {
 		{"an unknown key", func(t *testing.T, h *host) { h.edit(t, "host_key:", "hostkey:") }, `DIR/config.yaml:2:1: `},
 		{"no configuration", func(t *testing.T, h *host) { remove(t, h.path("config.yaml")) }, "DIR/config.yaml: no such file or directory (write one after the sample"},
 		{"a configuration that others may write", func(t *testing.T, h *host) { chmod(t, h.path("config.yaml"), 0o666) }, "chmod go-w DIR/config.yaml"},
+		{"a directory that others may write", func(t *testing.T, h *host) { chmod(t, h.dir, 0o777) }, "DIR: others may write to this directory, and so replace what is in it: chmod go-w DIR"},
 		{"no image", func(t *testing.T, h *host) { h.image(t, "DIR/none.img") }, `DIR/none.img: no such file or directory: build one with "cartsshd image build"`},
 		{"a corrupt image", func(t *testing.T, h *host) {
 			text, _ := os.ReadFile(toolsImage(t))
@@ -216,7 +217,19 @@ func TestCheckSaysWhatServeWouldMeet(t *testing.T) {
 	}
 
 	h.edit(t, "allow: [shell]", "allow: [shall]")
-	if code, said = check(); code != 1 || !strings.Contains(said, "BAD   configuration") || !strings.Contains(said, "config.yaml:13:") {
-		t.Errorf("exit code %d", code)
+	h.edit(t, "runtime: pid}]", "runtime: pit}]")
+	chmod(t, h.path("config.yaml"), 0o622)
+	code, said = check()
+	for _, want := range []string{
+		"BAD   configuration  config: " + h.path("config.yaml") + ": others may write to it: chmod go-w ",
+		"BAD   configuration  " + h.path("config.yaml") + ":13:", `unknown permission "shall" (did you mean "shell"?)` + "\n", `unknown runtime "pit" (did you mean "pid"?)` + "\n",
+		"ok    kernel", "BAD   host key", "BAD   tools image", "ok    record", "BAD   listen", "ok    runtime        docker\n",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q in\n%s", want, said)
+		}
+	}
+	if code != 1 || strings.Count(said, "BAD   configuration") != 3 {
+		t.Errorf("exit code %d\n%s", code, said)
 	}
 }

@@ -33,6 +33,7 @@ type seen struct {
 	PID                              int
 	Labels                           map[string]string
 	Namespaces                       map[string]uint64
+	Facts                            map[string]bool
 	Logins                           []string
 }
 
@@ -121,7 +122,7 @@ func TestResolveShowsOneContainerAndWhereItIsFrom(t *testing.T) {
 func TestAHostWithoutRuntimesHasNoTargets(t *testing.T) {
 	ask := asking(t, "cri: {containerd: /nonexistent, crio: /nonexistent}, containerd: {root: /nonexistent}, crun: {roots: [/nonexistent]}, runc: {roots: [/nonexistent, /nonexistent/*]}, pid: {}")
 	ask.run(t, "targets", "-o", "json").is(t, result{stdout: "[]\n"})
-	ask.run(t, "targets").is(t, result{stdout: "RUNTIME  NAME  ID  IMAGE  PID  STATE  LOGINS\n"})
+	ask.run(t, "targets").is(t, result{stdout: "RUNTIME  NAME  ID  IMAGE  PID  STATE  FACTS  LOGINS\n"})
 	for name, want := range map[string]string{
 		"web-1":           "router: web-1: no such container",
 		"shop/web-0":      "router: shop/web-0: no such container",
@@ -149,5 +150,27 @@ func TestAHostWithoutRuntimesHasNoTargets(t *testing.T) {
 	}
 	if got := ask.run(t, "resolve"); got.code != 2 {
 		t.Errorf("no name: %+v", got)
+	}
+}
+
+func TestTargetsAndResolveShowWhatTheKernelSaysOfAContainer(t *testing.T) {
+	d := rig.Docker(t)
+	d.Run(t, "web-1", "--privileged", "--network", "host")
+	d.Run(t, "web-2")
+	ask := asking(t, fmt.Sprintf("docker: {socket: %q, root: %q}, pid: {}", d.Socket, d.Root))
+	listed := ask.run(t, "targets")
+	for _, line := range []string{"running  privileged host_net  web-1 ", "running  -                    web-2 "} {
+		if !strings.Contains(listed.stdout, line) {
+			t.Errorf("no %q in\n%s", line, listed.stdout)
+		}
+	}
+	if got := ask.run(t, "resolve", "web-1"); !strings.Contains(got.stdout, "facts       privileged host_net\n") {
+		t.Errorf("got %+v", got)
+	}
+	for _, verb := range [][]string{{"resolve", "-o", "json", "web-2"}, {"resolve", "-o", "json", "web-1"}} {
+		facts := decode[seen](t, ask.run(t, verb[0], verb[1:]...)).Facts
+		if web1 := verb[3] == "web-1"; facts["privileged"] != web1 || facts["host_net"] != web1 || facts["host_pid"] || len(facts) != 3 {
+			t.Errorf("%v: %v", verb, facts)
+		}
 	}
 }
