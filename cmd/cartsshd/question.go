@@ -12,6 +12,7 @@ import (
 	"github.com/cartsshd/cartsshd/internal/config"
 	"github.com/cartsshd/cartsshd/internal/router"
 	"github.com/cartsshd/cartsshd/internal/sshd"
+	"github.com/cartsshd/cartsshd/internal/standing"
 	"github.com/cartsshd/cartsshd/internal/strictyaml"
 )
 
@@ -34,11 +35,24 @@ func (c byPolicy) load() (*config.Config, *authz.Policy, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return cfg, standing(cfg), nil
+	return cfg, inForce(cfg), nil
 }
 
-// standing is the policy with what stands beside its rules.
-func standing(cfg *config.Config) *authz.Policy { return cfg.Policy }
+// inForce is the policy with what stands beside its rules. Where there is no
+// host's key, as on the machine on which a policy is written, nothing can.
+func inForce(cfg *config.Config) *authz.Policy {
+	key, err := hostKey(cfg.HostKey)
+	if err != nil {
+		tell("by the rules alone, without grants and locks: %v", err)
+		return cfg.Policy
+	}
+	state := standing.In(cfg.State.Dir, key).Read()
+	for _, f := range state.Faults {
+		tell("%v", f)
+	}
+	holds, _ := hold(state, time.Now())
+	return holds.beside(cfg.Policy)
+}
 
 // subject is somebody by the name of a person, or principal:NAME.
 func subject(policy *authz.Policy, name string) (authz.Subject, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ type source struct {
 
 // watched are the files that make the policy.
 func watched(path string, cfg *config.Config) []string {
-	return []string{path} // and cfg.Files
+	return append([]string{path}, cfg.Files...)
 }
 
 // followConfig reloads if a file has changed.
@@ -52,6 +53,7 @@ func (d *daemon) takeConfig() {
 	if err != nil {
 		d.logger.Error("configuration refused, the old one stays", "err", err)
 		d.complain(d.record.Event(audit.Event{Event: audit.PolicyRefused, Detail: err.Error()}))
+		d.followMended()
 		return
 	}
 	d.named = watched(d.path, cfg)
@@ -63,6 +65,21 @@ func (d *daemon) takeConfig() {
 	d.takeRules(cfg.Policy)
 	d.logger.Info("people, rules and tools loaded", "file", d.path)
 	d.complain(d.record.Event(audit.Event{Event: audit.PolicyLoaded, Detail: d.path}))
+}
+
+// followMended also looks at what the refused file names: the mistake may be there,
+// and be mended there.
+func (d *daemon) followMended() {
+	refused, _ := config.Inspect(d.path)
+	if refused == nil {
+		return
+	}
+	for _, path := range watched(d.path, refused) {
+		if !slices.Contains(d.named, path) {
+			d.named = append(d.named, path)
+		}
+	}
+	d.read.Also(d.named...)
 }
 
 func loadAnew(path string, old toolset) (*config.Config, toolset, error) {

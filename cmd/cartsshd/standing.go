@@ -139,6 +139,14 @@ func gone[T any](was, is map[string]T) (all []T) {
 // in already.
 func (d *daemon) enforce(h holding) {
 	d.holds = h
+	d.policy.Store(h.beside(d.rules))
+	if d.changed != nil {
+		d.changed()
+	}
+}
+
+// beside returns rules with this beside them.
+func (h holding) beside(rules *authz.Policy) *authz.Policy {
 	var grants []authz.Grant
 	for _, g := range fresh(nil, h.grants) {
 		made, _ := grantOf(g) // hold has seen that it can be
@@ -148,10 +156,7 @@ func (d *daemon) enforce(h holding) {
 	for _, l := range fresh(nil, h.locks) {
 		locks = append(locks, lockOf(l))
 	}
-	d.policy.Store(d.rules.With(grants, locks))
-	if d.changed != nil {
-		d.changed()
-	}
+	return rules.With(grants, locks)
 }
 
 // recordTaken is after the fact: that nobody can tell of it keeps nobody in.
