@@ -29,6 +29,7 @@ type lobby struct {
 	*hall
 	signers map[string]gossh.Signer
 	keys    map[string]string // files
+	login   string            // of alice
 	now     atomic.Pointer[func() *authz.Policy]
 }
 
@@ -45,7 +46,7 @@ var people = []string{"alice", "alice2", "bob", "carol", "dave"}
 func newLobby(t *testing.T, approve string, adjust ...func(*Server)) *lobby {
 	t.Helper()
 	need.Tool(t, "ssh", "openssh-client")
-	l := &lobby{signers: map[string]gossh.Signer{}, keys: map[string]string{}}
+	l := &lobby{signers: map[string]gossh.Signer{}, keys: map[string]string{}, login: "web-1"}
 	for _, name := range people {
 		l.signers[name], l.keys[name] = keyFile(t)
 	}
@@ -116,10 +117,10 @@ type waiter struct {
 
 var idLine = regexp.MustCompile(`^id +([A-Z2-7]{8})\r?$`)
 
-// wait has alice wait in web-1, and returns when she knows for what.
+// wait has alice wait, and returns when she knows for what.
 func (l *lobby) wait(t *testing.T, command string, args ...string) *waiter {
 	t.Helper()
-	w := &waiter{t: t, cmd: l.as("alice", "web-1").cmd(args...), told: make(chan string, 1)}
+	w := &waiter{t: t, cmd: l.as("alice", l.login).cmd(args...), told: make(chan string, 1)}
 	if command != "" {
 		w.cmd.Args = append(w.cmd.Args, command)
 	}
@@ -576,5 +577,40 @@ func TestAClientThatDoesNotReadIsNotLeftWaiting(t *testing.T) {
 	c.conn.Close()
 	if denied := l.recorded(audit.SessionDenied); len(denied) != 1 || denied[0].Detail != string(errDeaf) {
 		t.Errorf("%+v", denied)
+	}
+}
+
+func TestWhoApprovesSeesTheReason(t *testing.T) {
+	l := newLobby(t, waitsAwhile)
+	l.login = "batch+web-1"
+	const terms = `reason: '^INC-\d+', approve: ` + waitsAwhile
+	l.rule(l.policy(t, "carol", terms))
+	l.turn(audit.SessionApproved, l.policy(t, "carol", terms)) // the same, read anew
+	w := l.wait(t, "echo ran", "-o", `SetEnv=REASON="INC-7 disk is full"`)
+	if got := l.desk("carol", "approve "+w.id); !strings.Contains(got.out, "\nreason   \"INC-7 disk is full\"\n") {
+		t.Errorf("%+v", got)
+	}
+	if got := w.end(); got.code != 0 || got.out != "ran\n" {
+		t.Errorf("%+v", got)
+	}
+	for _, r := range l.journal() {
+		if strings.HasPrefix(r.Event, "session.") && r.Reason != "INC-7 disk is full" {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+func TestTheDeskAsksForNoReason(t *testing.T) {
+	l := newLobby(t, waitsAwhile)
+	l.rule(l.policy(t, "carol", "reason: ., totp: true"))
+	if got := l.desk("bob", "approve"); got != (ran{out: "nothing waits for you\n"}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestEmergenciesDoNotLeadToTheDesk(t *testing.T) {
+	l := newLobby(t, waitsAwhile)
+	if got := l.as("bob", "breakglass+"+deskLogin).run(nil, "approve"); got.code != 255 || !strings.Contains(got.err, "no container of that name") {
+		t.Errorf("%+v", got)
 	}
 }

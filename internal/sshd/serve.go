@@ -26,7 +26,7 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	if err != nil {
 		return s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
 	}
-	if s.login == deskLogin {
+	if s.spelt.typed == deskLogin {
 		return s.serveDesk(ctx, ask, who)
 	}
 	target, err := s.resolve(ctx)

@@ -81,7 +81,7 @@ func (s *session) petition(ask ask, who authz.Subject, target *router.Target, d 
 		Host:    gossh.FingerprintSHA256(s.server.HostKeys[0].PublicKey()),
 		Person:  who.Person,
 		Key:     approval.Fingerprint(s.key),
-		Login:   s.login,
+		Login:   s.spelt.typed,
 		Target:  target.Runtime + ":" + target.ID,
 		Name:    target.Name,
 		Rule:    d.Rule,
@@ -93,9 +93,12 @@ func (s *session) petition(ask ask, who authz.Subject, target *router.Target, d 
 		Expires: now.Add(d.Terms.Approve.Within),
 		Count:   d.Terms.Approve.Count,
 	}
+	if who.Bounds.Command != "" {
+		r.Kind = string(authz.Exec)
+	}
 	r.May = func(by approval.Approver) bool {
-		policy, _, now := s.askAgain(ask, target)
-		return changed(d, now) == nil && mayApprove(policy, now.Terms.Approve, by)
+		policy, whoNow, now := s.askAgain(ask, target)
+		return changed(who, whoNow, d, now) == nil && mayApprove(policy, now.Terms.Approve, by)
 	}
 	r.Record = func(all []approval.Approver) error {
 		last := all[len(all)-1]
@@ -113,7 +116,7 @@ func (s *session) waitingEvent(who authz.Subject, target *router.Target, r appro
 		Event:   audit.SessionWaiting,
 		Person:  &person,
 		Client:  &client,
-		Login:   s.login,
+		Login:   s.spelt.typed,
 		Target:  Recorded(target),
 		Rule:    r.Rule,
 		Reason:  r.Reason,
@@ -142,7 +145,7 @@ and bring that:   ssh %[3]s@HOST approve %[4]s <request.sig
 // askAgain asks the policy of now whether the session may begin, if it is approved.
 func (s *session) askAgain(ask ask, target *router.Target) (*authz.Policy, authz.Subject, authz.Decision) {
 	policy := s.server.Policy()
-	who, err := policy.Identify(authz.Credential{Key: s.key, From: s.conn.from, Time: time.Now()})
+	who, err := s.identify(policy)
 	if err != nil {
 		return policy, who, authz.Decision{Why: err.Error()}
 	}
@@ -157,12 +160,12 @@ func mayApprove(policy *authz.Policy, by *authz.Approve, a approval.Approver) bo
 }
 
 // changed says why a decision is not the one any more that was to be approved.
-// A rule may go by the same name and give more.
-func changed(before, now authz.Decision) error {
+// A rule may go by the same name and give more, and a key be another person's.
+func changed(who, whoNow authz.Subject, before, now authz.Decision) error {
 	switch {
 	case !now.Allow:
 		return errors.New(now.Why)
-	case !reflect.DeepEqual(promise(before), promise(now)):
+	case who.Person != whoNow.Person || who.Bounds != whoNow.Bounds || !reflect.DeepEqual(promise(before), promise(now)):
 		return errChanged
 	}
 	return nil
@@ -170,8 +173,10 @@ func changed(before, now authz.Decision) error {
 
 var errChanged = approval.Refused("the policy has changed while this session waited: ask again")
 
+// promise is all that a decision gives and asks for, but for the approval: that
+// is counted again by itself.
 func promise(d authz.Decision) authz.Decision {
-	d.Why, d.Terms.Approve, d.Terms.Reason = "", nil, nil
+	d.Why, d.Terms.Approve = "", nil
 	return d
 }
 
@@ -179,7 +184,7 @@ func promise(d authz.Decision) authz.Decision {
 // meanwhile, and those who approved it may not be who they were.
 func (s *session) stillMay(ask ask, who authz.Subject, target *router.Target, before authz.Decision, by []approval.Approver) (authz.Subject, authz.Decision, error) {
 	policy, whoNow, now := s.askAgain(ask, target)
-	if err := changed(before, now); err != nil {
+	if err := changed(who, whoNow, before, now); err != nil {
 		return who, before, err
 	}
 	valid := 0
