@@ -32,16 +32,17 @@ import (
 // hall is a server with containers that are not there: what is started runs
 // here, as whoever runs the test. All else is the real thing.
 type hall struct {
-	t      testing.TB
-	server *Server
-	addr   string
-	record string // directory
-	alice  gossh.Signer
-	bob    gossh.Signer // may run two commands
-	stop   func() error // and wait until Serve has returned
-	tools  shelf
-	start  func(*nsexec.Cmd) (process, error)
-	log    *syncBuffer
+	t       testing.TB
+	server  *Server
+	addr    string
+	record  string // directory
+	alice   gossh.Signer
+	bob     gossh.Signer // may run two commands
+	options string       // of alice's key, as in authorized_keys(5)
+	stop    func() error // and wait until Serve has returned
+	tools   shelf
+	start   func(*nsexec.Cmd) (process, error)
+	log     *syncBuffer
 
 	mu         sync.Mutex
 	containers map[string]*exec.Cmd
@@ -119,10 +120,10 @@ func (h *hall) policyOf(rules string) *authz.Policy {
 	h.t.Helper()
 	text := fmt.Sprintf(`
 people:
-  alice: {keys: ["%s"], groups: [ops]}
+  alice: {keys: ['%s %s'], groups: [ops]}
   bob: {keys: ["%s"]}
 rules:
-%s`, authorized(h.alice), authorized(h.bob), rules)
+%s`, h.options, authorized(h.alice), authorized(h.bob), rules)
 	return policyOf(h.t, text)
 }
 
@@ -130,13 +131,14 @@ rules:
 func policyOf(t testing.TB, text string) *authz.Policy {
 	t.Helper()
 	var file struct {
-		People authz.People `yaml:"people"`
-		Rules  authz.Rules  `yaml:"rules"`
+		People      authz.People      `yaml:"people"`
+		Authorities authz.Authorities `yaml:"authorities"`
+		Rules       authz.Rules       `yaml:"rules"`
 	}
 	if err := strictyaml.Decode("policy", []byte(text), &file); err != nil {
 		t.Fatal(err)
 	}
-	p, err := authz.New(authz.Document{People: file.People, Rules: file.Rules}, authz.Known{Profiles: []string{"general", "restricted"}, Runtimes: []string{"docker", "pid"}, Images: []string{"a", "b"}})
+	p, err := authz.New(authz.Document{People: file.People, Authorities: file.Authorities, Rules: file.Rules}, authz.Known{Profiles: []string{"general", "restricted"}, Runtimes: []string{"docker", "pid"}, Images: []string{"a", "b"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -174,7 +174,10 @@ func TestSCPAndSFTPShowWhyTheyMayNot(t *testing.T) {
 }
 
 func TestOpenSSHGetsNoTerminalForAKeyWithoutOne(t *testing.T) {
-	o := newOpenSSH(t, bound(authz.Bounds{NoPTY: true}))
+	o := newOpenSSH(t)
+	o.options = "no-pty"
+	policy := o.policy()
+	o.server.Policy = func() *authz.Policy { return policy } // nobody has come yet
 	if got := o.run([]byte("echo in\n"), "", "-tt"); !strings.Contains(got.err, "PTY allocation request failed") {
 		t.Errorf("%+v", got)
 	}

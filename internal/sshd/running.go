@@ -193,11 +193,7 @@ func (s *session) verdict(policy *authz.Policy) (authz.Subject, authz.Decision) 
 
 // identify tells whose key it is, now.
 func (s *session) identify(policy *authz.Policy) (authz.Subject, error) {
-	c := authz.Credential{Key: s.key, From: s.conn.from, Time: time.Now()}
-	if s.server.identify != nil {
-		return s.server.identify(policy, c)
-	}
-	return policy.Identify(c)
+	return policy.Identify(authz.Credential{Key: s.key, From: s.conn.from, Time: time.Now()})
 }
 
 // outgrown says what a session has that it would not be given any more; or "".

@@ -75,8 +75,7 @@ type Server struct {
 	start   func(*nsexec.Cmd) (process, error)
 	openTTY func() (*nsexec.TTY, error)
 
-	identify func(*authz.Policy, authz.Credential) (authz.Subject, error)
-	leave    time.Duration
+	leave time.Duration // before a session ends that the policy allows no longer
 }
 
 // Tools are a tools image. Whoever has it may mount it until they close it, even

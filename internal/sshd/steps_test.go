@@ -79,7 +79,7 @@ func (d *counter) rules(t *testing.T, alice gossh.Signer, secret, rules string) 
 	d.policy.Store(policyOf(t, people+rules))
 }
 
-func write(t *testing.T, path, text string, mode os.FileMode) {
+func write(t testing.TB, path, text string, mode os.FileMode) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), mode); err != nil {
 		t.Fatal(err)

@@ -82,11 +82,11 @@ func webTerms(terms string) string {
 
 func TestASessionsHourEndsItWithWordsAndOnTheRecord(t *testing.T) {
 	for _, pty := range []bool{false, true} {
-		h := newChanging(t, webTerms("max: 500ms"))
+		h := newChanging(t, webTerms("max: 3s"))
 		s := start(t, h.dial("web-1", h.alice), pty, "sleep 1000")
 		rest, _ := io.ReadAll(s.out)
 		code, _ := result(t, s.Wait())
-		warning, last := "cartsshd: this session ends in 0 s (max 500ms by rule web)", "cartsshd: the session's hour is over (max 500ms by rule web)"
+		warning, last := "cartsshd: this session ends in 0 s (max 3s by rule web)", "cartsshd: the session's hour is over (max 3s by rule web)"
 		want := ran{err: warning + "\n" + last + "\n", code: 255}
 		if pty {
 			want = ran{out: "\r\n" + warning + "\r\n\r\n" + last + "\r\n", code: 255}
@@ -99,7 +99,7 @@ func TestASessionsHourEndsItWithWordsAndOnTheRecord(t *testing.T) {
 			t.Errorf("pty %v: %+v", pty, got)
 		}
 		closed := h.recorded(audit.SessionClose)
-		if e := closed[0].Exit; e.Code != 255 || e.Reason != "the session's hour is over (max 500ms by rule web)" {
+		if e := closed[0].Exit; e.Code != 255 || e.Reason != "the session's hour is over (max 3s by rule web)" {
 			t.Errorf("%+v", e)
 		}
 		if screen, err := audit.Transcript(h.record, closed[0].Session); pty && (err != nil || !strings.Contains(screen, warning) || !strings.Contains(screen, last)) {
@@ -371,19 +371,15 @@ func TestSessionsAreNotEndedByTheHoursOfTheirRule(t *testing.T) {
 	}
 }
 
-// bound is a hall in which keys are bound.
-func bound(bounds authz.Bounds) func(*Server) {
-	return func(s *Server) {
-		s.identify = func(p *authz.Policy, c authz.Credential) (authz.Subject, error) {
-			who, err := p.Identify(c)
-			who.Bounds = bounds
-			return who, err
-		}
-	}
+// bind has alice's key bound by these options.
+func (c *changing) bind(options string) *changing {
+	c.options = options
+	c.change(webRule)
+	return c
 }
 
 func TestABoundKeyRunsItsCommandWhateverIsAskedFor(t *testing.T) {
-	h := newChanging(t, webRule, bound(authz.Bounds{Command: `echo "bound, not ${SSH_ORIGINAL_COMMAND-a shell}"`}))
+	h := newChanging(t, webRule).bind(`command="echo \"bound, not ${SSH_ORIGINAL_COMMAND-a shell}\""`)
 	client := h.dial("web-1", h.alice)
 	if got := runOn(t, client, "id; $(id)"); got.out != "bound, not id; $(id)\n" || got.code != 0 {
 		t.Errorf("%+v", got)
@@ -407,7 +403,7 @@ func TestABoundKeyRunsItsCommandWhateverIsAskedFor(t *testing.T) {
 }
 
 func TestAKeyThatIsNotForTerminalsGetsNone(t *testing.T) {
-	h := newChanging(t, webRule, bound(authz.Bounds{NoPTY: true}))
+	h := newChanging(t, webRule).bind("no-pty")
 	s := h.session()
 	if s.RequestPty("dumb", 24, 80, nil) == nil {
 		t.Error("it has a terminal")
@@ -421,19 +417,12 @@ func TestAKeyThatIsNotForTerminalsGetsNone(t *testing.T) {
 }
 
 func TestAKeyThatIsNotForTerminalsAnyMoreGetsNone(t *testing.T) {
-	var no atomic.Bool
-	h := newChanging(t, webRule, func(s *Server) {
-		s.identify = func(p *authz.Policy, c authz.Credential) (authz.Subject, error) {
-			who, err := p.Identify(c)
-			who.Bounds.NoPTY = no.Load()
-			return who, err
-		}
-	})
+	h := newChanging(t, webRule)
 	s := h.session()
 	if err := s.RequestPty("dumb", 24, 80, nil); err != nil {
 		t.Fatal(err)
 	}
-	no.Store(true)
+	h.bind("no-pty")
 	if err := s.Shell(); err != nil {
 		t.Fatal(err)
 	}
