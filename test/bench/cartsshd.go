@@ -14,6 +14,7 @@ listen: %s
 host_key: %s
 image: {path: %s}
 record: {dir: %s}
+state: {dir: state}
 runtimes: {docker: {socket: %s}, pid: {}}
 limits: {connections: 10000, connections_per_address: 10000}
 people:

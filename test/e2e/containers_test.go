@@ -153,6 +153,7 @@ const everybody = `listen: "127.0.0.1:0"
 host_key: host_key
 image: {path: %q}
 record: {dir: record}
+state: {dir: state}
 runtimes: {%s, pid: {}}
 people:
   alice: {keys: [%s]}

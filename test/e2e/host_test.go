@@ -23,6 +23,7 @@ const sample = `listen: "127.0.0.1:0"
 host_key: host_key
 image: {path: %q}
 record: {dir: record}
+state: {dir: state}
 runtimes: {%spid: {}}
 people:
   alice: {keys: [%s], groups: [sre]}
