@@ -277,11 +277,11 @@ func (p *Policy) AsksAnything() bool {
 	return p != nil && slices.ContainsFunc(p.rules, func(r rule) bool { return r.terms.Reason != nil || r.terms.TOTP })
 }
 
-// MayApprove tells whether somebody is among those who may let a session begin.
+// MayApprove tells whether somebody is among those who may let a session begin, then.
 // That they are not the one who asked, and that each counts once, the caller
 // sees to.
-func (p *Policy) MayApprove(who Subject, by Approve) bool {
-	return p != nil && who.Person != "" && by.by.names(who) && p.lock(who, Request{}) == nil
+func (p *Policy) MayApprove(who Subject, by Approve, at time.Time) bool {
+	return p != nil && who.Person != "" && by.by.names(who) && p.lock(who, Request{Time: at}) == nil
 }
 
 // People returns everyone of people, in the order of the file, each as if they

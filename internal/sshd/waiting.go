@@ -155,8 +155,9 @@ func (s *session) askAgain(ask ask, target *router.Target) (*authz.Policy, authz
 // mayApprove tells whether an approver is still who they were, and among those
 // who are asked for. A key that is bound to one command is for nothing else.
 func mayApprove(policy *authz.Policy, by *authz.Approve, a approval.Approver) bool {
-	who, err := policy.Identify(authz.Credential{Key: a.Key, From: a.From, Time: time.Now()})
-	return err == nil && by != nil && who.Person == a.Name && who.Bounds.Command == "" && policy.MayApprove(who, *by)
+	now := time.Now()
+	who, err := policy.Identify(authz.Credential{Key: a.Key, From: a.From, Time: now})
+	return err == nil && by != nil && who.Person == a.Name && who.Bounds.Command == "" && policy.MayApprove(who, *by, now)
 }
 
 // changed says why a decision is not the one any more that was to be approved.
