@@ -124,28 +124,34 @@ func exactly(cfg *config.Config, name string) (t authz.Target, found bool, err e
 		return t, false, err
 	}
 	target, err := lookFor(cfg, name)
-	closed, isClosed := errors.AsType[*router.ClosedError](err)
-	_, isAmbiguous := errors.AsType[*router.AmbiguousError](err)
-	switch {
-	case isClosed:
-		targets, err := sshd.JudgedUnpinned(closed.Match)
-		if err != nil {
-			return t, false, err
-		}
-		t = targets[0]
-	case isAmbiguous:
+	if t, err = asJudged(target, err); errors.Is(err, router.ErrAmbiguous) {
 		return t, false, err
-	case err != nil:
-		tell("%s is not there now: it will hold once it is (%v)", name, err)
+	}
+	if err != nil { // not there, or its runtime does not answer
+		tell("%s was not found now, and is taken by its name alone (%v)", name, err)
 		return t, false, nil
-	default:
-		defer target.Close()
-		t = sshd.Judged(target)
 	}
 	if !slices.Contains(spellings(t), name) {
 		return t, false, fmt.Errorf("%s leads to %s: say that, since it is compared exactly", name, spellings(t)[0])
 	}
 	return t, true, nil
+}
+
+// asJudged is what the policy is told of a container, also of one that nobody can
+// enter now.
+func asJudged(target *router.Target, err error) (authz.Target, error) {
+	if closed, ok := errors.AsType[*router.ClosedError](err); ok {
+		targets, err := sshd.JudgedUnpinned(closed.Match)
+		if err != nil {
+			return authz.Target{}, err
+		}
+		return targets[0], nil
+	}
+	if err != nil {
+		return authz.Target{}, err
+	}
+	defer target.Close()
+	return sshd.Judged(target), nil
 }
 
 // spellings are the names under which a grant or a lock finds a container, the

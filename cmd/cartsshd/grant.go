@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -33,7 +34,7 @@ func (c grantCmd) Validate() error {
 		return errors.New("--for: 30d at most: for longer there are rules")
 	}
 	_, err := grantOf(c.made(time.Time{}))
-	return errors.Join(err, checkReason(c.Reason))
+	return cmp.Or(err, checkReason(c.Reason))
 }
 
 func (c grantCmd) made(since time.Time) standing.Grant {

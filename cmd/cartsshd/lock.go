@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 
 	"github.com/cartsshd/cartsshd/internal/audit"
+	"github.com/cartsshd/cartsshd/internal/authz"
 	"github.com/cartsshd/cartsshd/internal/config"
 	"github.com/cartsshd/cartsshd/internal/router"
 	"github.com/cartsshd/cartsshd/internal/standing"
@@ -15,7 +17,7 @@ import (
 
 type lockCmd struct {
 	besideRules `embed:""`
-	What        string `arg:"" enum:"person,target,all" help:"person NAME, target NAME, or all."`
+	What        string `arg:"" help:"person NAME, target NAME, or all."`
 	Name        string `arg:"" optional:"" help:"The person; or the container: its exact NAME, or RUNTIME:NAME."`
 	For         span   `placeholder:"TIME" help:"For how long: 90m, 2h, 3d. Without: until it is unlocked."`
 	Reason      string `required:"" placeholder:"WHY" help:"Why: 'laptop stolen'."`
@@ -23,7 +25,10 @@ type lockCmd struct {
 
 // Validate is called by kong.
 func (c lockCmd) Validate() error {
-	return errors.Join(checkNamed(c.What, c.Name), checkReason(c.Reason))
+	if !slices.Contains([]string{"person", "target", "all"}, c.What) {
+		return fmt.Errorf("%q: wants person NAME, target NAME, or all", c.What)
+	}
+	return cmp.Or(checkNamed(c.What, c.Name), checkReason(c.Reason))
 }
 
 func checkNamed(what, name string) error {
@@ -46,7 +51,8 @@ func (c lockCmd) Run(out io.Writer) error {
 	l := standing.Lock{Since: now(), Until: c.For.from(now()), Reason: c.Reason, By: doer(localPerson())}
 	switch c.What {
 	case "person":
-		l.Person, err = c.Name, doubtPerson(cfg, c.Name)
+		l.Person = c.Name
+		doubtPerson(cfg.Policy, c.Name)
 	case "target":
 		l.Target, err = c.Name, doubtTarget(cfg, c.Name)
 	}
@@ -68,24 +74,23 @@ func (c lockCmd) Run(out io.Writer) error {
 	return nil
 }
 
-// doubtPerson never fails: somebody may have a certificate, or just have been
+// doubtPerson is a warning only: they may have a certificate, or just have been
 // taken out of people.
-func doubtPerson(cfg *config.Config, name string) error {
-	if _, ok := cfg.Policy.Subject(name); !ok && cfg.Policy != nil {
-		tell("%q is none of people (%s); locked all the same", name, strictyaml.Suggest(name, names(cfg.Policy)))
+func doubtPerson(p *authz.Policy, name string) {
+	if _, ok := p.Subject(name); !ok && p != nil {
+		tell("%q is none of people (%s); locked all the same", name, strictyaml.Suggest(name, names(p)))
 	}
-	return nil
 }
 
-// doubtTarget fails if the name is not that by which the container is known.
+// doubtTarget fails if the name is not that by which the container is known: such
+// a lock would not hold. Where nobody can tell, it is only a warning.
 func doubtTarget(cfg *config.Config, name string) error {
-	if cfg.Policy == nil { // nor do we know where to look
-		_, err := router.ParseRef(name)
+	if _, err := router.ParseRef(name); err != nil || cfg.Policy == nil { // then the runtimes are not known either
 		return err
 	}
 	_, _, err := exactly(cfg, name)
-	if ambiguous, ok := errors.AsType[*router.AmbiguousError](err); ok {
-		tell("%v: all of them are locked", ambiguous)
+	if errors.Is(err, router.ErrAmbiguous) {
+		tell("%v: all of them are locked", err)
 		return nil
 	}
 	return err
