@@ -19,6 +19,7 @@ import (
 	"github.com/cartsshd/cartsshd/internal/config"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/internal/router"
+	"github.com/cartsshd/cartsshd/internal/standing"
 )
 
 type checkCmd struct {
@@ -39,6 +40,7 @@ func (c checkCmd) Run(out io.Writer) error {
 	r.say("host key", err, cfg.HostKey)
 	if err == nil {
 		r.say("host key", nil, gossh.FingerprintSHA256(key.PublicKey()))
+		r.state(standing.In(cfg.State.Dir, key).Read(), cfg.State.Dir)
 	}
 	r.images(cfg)
 	r.say("record", recordable(cfg.Record.Dir), cfg.Record.Dir)
@@ -81,6 +83,22 @@ func (r *report) configuration(errs []error, path string) {
 	}
 	if len(errs) == 0 {
 		r.say("configuration", nil, path)
+	}
+}
+
+// state says what stands beside the rules. A grant that cannot be believed keeps
+// nobody out; a lock does, everybody.
+func (r *report) state(state standing.State, dir string) {
+	for _, f := range state.Faults {
+		if f.Lock {
+			r.say("state", f, "")
+			continue
+		}
+		r.hint("state", f.Err, f.Path)
+	}
+	holds, _ := hold(state, time.Now())
+	if len(state.Faults) == 0 {
+		r.say("state", nil, fmt.Sprintf("%s: grants: %d, locks: %d", dir, len(holds.grants), len(holds.locks)))
 	}
 }
 

@@ -46,7 +46,7 @@ func (c grantCmd) made(since time.Time) standing.Grant {
 
 // Run makes a grant, which the daemon finds, now or when it runs again.
 func (c grantCmd) Run(out io.Writer) error {
-	cfg, err := c.config()
+	cfg, err := config.Load(c.Config) // there are no people in the defaults
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ import (
 func message(err error) string {
 	var problems strictyaml.Problems
 	if errors.As(err, &problems) {
-		return problems.Error()
+		return err.Error() // with the way out, where there is one
 	}
 	return "cartsshd: " + err.Error()
 }
