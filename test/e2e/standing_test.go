@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -122,4 +123,49 @@ func TestAnEditedPolicyIsInForceByItselfAndABadOneChangesNothing(t *testing.T) {
 		!strings.HasSuffix(ended.stderr, "cartsshd: the policy has changed: this session was ended\n") {
 		t.Errorf("%+v", ended)
 	}
+}
+
+func TestWhoAltersAGrantGainsNothingAndWhoDamagesALockLocksEverybodyOut(t *testing.T) {
+	d := rig.Docker(t)
+	d.Run(t, "web-1")
+	h := serving(t, d)
+	cli := asker{h.path("config.yaml")}
+	carol := h.begin(t, "carol", "web-1", "echo in; cat")
+	carol.sees(t, "in\n")
+
+	granted := cli.run(t, "grant", "bob", "web-9", "--for", "1h", "--reason", "INC-7")
+	grant, _, _ := strings.Cut(granted.stdout, ":")
+	h.alter(t, "state/grants/"+grant+".json", "bob", "dave")
+	eventually(t, "the forgery is on the record", func() bool { return len(h.recorded(t, audit.GrantRefused)) == 1 })
+	if r := h.last(t, audit.GrantRefused); r.Rule != "grant "+grant || !strings.Contains(r.Detail, "bad signature") {
+		t.Errorf("%+v", r)
+	}
+	if got := h.run(t, "dave", "web-9", "echo in"); got.code != 255 {
+		t.Errorf("%+v", got)
+	}
+
+	locked := cli.run(t, "lock", "person", "dave", "--reason", "INC-8")
+	lock, _, _ := strings.Cut(locked.stdout, ":")
+	h.alter(t, "state/locks/"+lock+".json", "dave", "nobody")
+	if ended := carol.ends(t); ended.code != 255 {
+		t.Errorf("%+v", ended)
+	}
+	h.run(t, "alice", "web-1", "echo in").is(t, out)
+	if got := cli.run(t, "locks"); got.code != 1 || !strings.Contains(got.stderr, "cartsshd unlock "+lock) {
+		t.Errorf("%+v", got)
+	}
+	if got := cli.run(t, "unlock", lock); got.code != 0 {
+		t.Errorf("%+v", got)
+	}
+	h.becomes(t, "alice", "web-1", in)
+}
+
+// alter changes a file as somebody would who has no key.
+func (h *host) alter(t testing.TB, name, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(h.path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, name, strings.Replace(string(text), from, to, 1))
 }
