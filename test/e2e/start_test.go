@@ -21,7 +21,7 @@ func TestWhatIsWrongAtStartIsOneClearLine(t *testing.T) {
 		make func(t *testing.T, h *host)
 		want string // DIR stands for the directory of config.yaml
 	}{
-		{"a value that makes no sense", func(t *testing.T, h *host) { h.edit(t, "allow: [shell]", "allow: [shall]") }, "DIR/config.yaml:13:"},
+		{"a value that makes no sense", func(t *testing.T, h *host) { h.edit(t, "allow: [shell]", "allow: [shall]") }, "DIR/config.yaml:14:"},
 		{"an unknown key", func(t *testing.T, h *host) { h.edit(t, "host_key:", "hostkey:") }, `DIR/config.yaml:2:1: `},
 		{"no configuration", func(t *testing.T, h *host) { remove(t, h.path("config.yaml")) }, "DIR/config.yaml: no such file or directory (write one after the sample"},
 		{"a configuration that others may write", func(t *testing.T, h *host) { chmod(t, h.path("config.yaml"), 0o666) }, "chmod go-w DIR/config.yaml"},
@@ -129,7 +129,7 @@ func TestAllThatIsWrongInAFileIsToldAtOnce(t *testing.T) {
 	h.edit(t, "allow: [shell]", "allow: [shall]")
 	got := finish(t, exec.Command(program(t), "serve", "--config", h.path("config.yaml")))
 	if lines := strings.Split(got.stderr, "\n"); got.code != 1 || len(lines) != 3 ||
-		!strings.HasPrefix(lines[0], h.path("config.yaml")+":2:1: ") || !strings.HasPrefix(lines[1], h.path("config.yaml")+":13:") {
+		!strings.HasPrefix(lines[0], h.path("config.yaml")+":2:1: ") || !strings.HasPrefix(lines[1], h.path("config.yaml")+":14:") {
 		t.Errorf("exit code %d:\n%s", got.code, got.stderr)
 	}
 }
@@ -160,7 +160,7 @@ func TestReloadingTakesPeopleAndRulesAndABadFileChangesNothing(t *testing.T) {
 
 	h.edit(t, "who: [dave]", "who: [nobody]")
 	refused := h.reload(t, audit.PolicyRefused)
-	if !strings.Contains(refused.Detail, "config.yaml:13:") {
+	if !strings.Contains(refused.Detail, "config.yaml:14:") {
 		t.Errorf("recorded %q", refused.Detail)
 	}
 	eventually(t, "the log says so", func() bool { return strings.Contains(h.log.String(), "the old one stays") })
@@ -181,7 +181,7 @@ func TestCheckSaysWhatServeWouldMeet(t *testing.T) {
 		return got.code, got.stdout
 	}
 	code, said := check()
-	for _, what := range []string{"kernel", "configuration", "host key", "tools image", "record", "runtime        docker\n", "runtime        docker, while its engine is dead\n"} {
+	for _, what := range []string{"kernel", "configuration", "host key", "tools image", "record", "state", "runtime        docker\n", "runtime        docker, while its engine is dead\n"} {
 		if !strings.Contains(said, "ok    "+what) {
 			t.Errorf("not ok: %s", what)
 		}
@@ -223,7 +223,7 @@ func TestCheckSaysWhatServeWouldMeet(t *testing.T) {
 	code, said = check()
 	for _, want := range []string{
 		"BAD   configuration  config: " + h.path("config.yaml") + ": others may write to it: chmod go-w ",
-		"BAD   configuration  " + h.path("config.yaml") + ":13:", `unknown permission "shall" (did you mean "shell"?)` + "\n", `unknown runtime "pit" (did you mean "pid"?)` + "\n",
+		"BAD   configuration  " + h.path("config.yaml") + ":14:", `unknown permission "shall" (did you mean "shell"?)` + "\n", `unknown runtime "pit" (did you mean "pid"?)` + "\n",
 		"ok    kernel", "BAD   host key", "BAD   tools image", "ok    record", "BAD   listen", "ok    runtime        docker\n",
 	} {
 		if !strings.Contains(said, want) {
