@@ -34,16 +34,22 @@ func TestFilesAreNotCopiedByTheClientsForThat(t *testing.T) {
 	h := serving(t, d)
 	h.write(t, "file", "content")
 	options := append(h.options(), "-P", h.port, "-i", privateKey("alice"))
-	for _, cmd := range []*exec.Cmd{
-		command("scp", append(options, h.path("file"), "web-1@127.0.0.1:/tmp/")...),
-		command("sftp", append(options, "web-1@127.0.0.1")...),
+	for _, test := range []struct {
+		cmd *exec.Cmd
+		way string
+	}{
+		{command("scp", append(options, h.path("file"), "web-1@127.0.0.1:/tmp/")...), "sftp"},
+		{command("scp", append(options, "-O", h.path("file"), "web-1@127.0.0.1:/tmp/")...), "scp up"},
+		{command("sftp", append(options, "web-1@127.0.0.1")...), "sftp"},
 	} {
-		got := finish(t, cmd)
-		if got.code != 255 || !strings.Contains(got.stderr, "subsystem request failed on channel 0") {
-			t.Errorf("%s: %+v", cmd.Args[0], got)
+		got := finish(t, test.cmd)
+		if got.code == 0 || !strings.HasPrefix(got.stderr, "cartsshd: file transfer is off: no rule names "+test.way+"\n") {
+			t.Errorf("%s: %+v", test.cmd, got)
+		}
+		if r := h.last(t, audit.SessionDenied); r.Detail != "rule does not allow "+test.way || r.Rule != "sre" {
+			t.Errorf("%+v", r)
 		}
 	}
-	h.refused(t, "subsystem sftp")
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/tmp/file", c.PID)); err == nil {
 		t.Error("the file was copied")
 	}
