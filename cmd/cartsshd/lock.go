@@ -123,7 +123,7 @@ func (c unlockCmd) Run(out io.Writer) error {
 		if err := store.EndLock(l.ID); err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%s: %s no more\n", audit.Printable(l.ID), audit.Printable(l.Says()))
+		fmt.Fprintf(out, "%s: unlocked; it was: %s\n", audit.Printable(l.ID), audit.Printable(l.Says()))
 	}
 	return nil
 }
