@@ -270,22 +270,22 @@ func label(t *router.Target) string {
 	return audit.Printable(t.ID[:min(len(t.ID), 12)])
 }
 
+// event is what the record has of this session while it does not run.
+func (s *session) event(name, command string, who authz.Subject, target *router.Target, rule string) audit.Event {
+	person, client := s.person(who), s.client()
+	return audit.Event{
+		Event: name, Person: &person, Client: &client, Login: s.spelt.typed, Target: Recorded(target),
+		Rule: rule, Reason: s.reason, Command: command,
+	}
+}
+
 // deny records why, and says nothing of it: who asks for what is not theirs
 // learns no more than who asks for what is not there.
 func (s *session) deny(ask ask, who authz.Subject, target *router.Target, d authz.Decision) ending {
-	person, client := s.person(who), s.client()
 	s.server.Logger.Info("denied", "person", who.Person, "login", brief(s.login), "why", d.Why)
-	err := s.server.Record.Event(audit.Event{
-		Event:   audit.SessionDenied,
-		Person:  &person,
-		Client:  &client,
-		Login:   s.spelt.typed,
-		Target:  Recorded(target),
-		Rule:    d.Rule,
-		Reason:  s.reason,
-		Command: ask.command,
-		Detail:  d.Why,
-	})
+	event := s.event(audit.SessionDenied, ask.command, who, target, d.Rule)
+	event.Detail = d.Why
+	err := s.server.Record.Event(event)
 	return ending{
 		code:   codeFailed,
 		words:  s.nothing(),

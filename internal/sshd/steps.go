@@ -250,18 +250,9 @@ func (s *session) alarm(ask ask, who authz.Subject, target *router.Target, d aut
 		return nil
 	}
 	s.server.Logger.Warn("BREAK-GLASS", "person", who.Person, "login", brief(s.spelt.typed), "rule", d.Rule, "reason", s.reason, "session", s.record.ID())
-	person, client := s.person(who), s.client()
-	return s.server.Record.Event(audit.Event{
-		Event:   audit.BreakGlass,
-		Session: s.record.ID(),
-		Person:  &person,
-		Client:  &client,
-		Login:   s.spelt.typed,
-		Target:  Recorded(target),
-		Rule:    d.Rule,
-		Reason:  s.reason,
-		Command: ask.command,
-	})
+	event := s.event(audit.BreakGlass, ask.command, who, target, d.Rule)
+	event.Session = s.record.ID()
+	return s.server.Record.Event(event)
 }
 
 func unalarmed(err error) ending {

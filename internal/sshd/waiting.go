@@ -45,7 +45,7 @@ var errDeaf = approval.Refused("the client did not read that it waits")
 // await has the session wait, on the record before anybody can approve it.
 func (s *session) await(ctx context.Context, ask ask, who authz.Subject, target *router.Target, d authz.Decision) ([]approval.Approver, error) {
 	r := s.petition(ask, who, target, d)
-	event := s.waitingEvent(who, target, r)
+	event := s.event(audit.SessionWaiting, r.Command, who, target, r.Rule)
 	event.Detail = fmt.Sprintf("%s: for %s, until %s", r.ID, wanted(d), r.Expires.UTC().Format(time.RFC3339))
 	if err := s.server.Record.Event(event); err != nil {
 		return nil, err
@@ -102,26 +102,12 @@ func (s *session) petition(ask ask, who authz.Subject, target *router.Target, d 
 	}
 	r.Record = func(all []approval.Approver) error {
 		last := all[len(all)-1]
-		event := s.waitingEvent(who, target, r)
-		event.Event, event.Approvers = audit.SessionApproved, recordedApprovers(all)
+		event := s.event(audit.SessionApproved, r.Command, who, target, r.Rule)
+		event.Approvers = recordedApprovers(all)
 		event.Detail = fmt.Sprintf("%s: %s %s, %d of %d", r.ID, last.Name, last.Via, len(all), r.Count)
 		return s.server.Record.Event(event)
 	}
 	return r
-}
-
-func (s *session) waitingEvent(who authz.Subject, target *router.Target, r approval.Request) audit.Event {
-	person, client := s.person(who), s.client()
-	return audit.Event{
-		Event:   audit.SessionWaiting,
-		Person:  &person,
-		Client:  &client,
-		Login:   s.spelt.typed,
-		Target:  Recorded(target),
-		Rule:    r.Rule,
-		Reason:  r.Reason,
-		Command: r.Command,
-	}
 }
 
 // wanted says whose approval a decision wants.
