@@ -17,7 +17,7 @@ import (
 )
 
 // glanceAtState is how often the daemon looks whether grants and locks have
-// changed, or run out. It takes two looks: within half a second a lock holds.
+// changed, or run out.
 const glanceAtState = 250 * time.Millisecond
 
 // beside is what the daemon has in force beside the rules.
@@ -51,7 +51,7 @@ func (d *daemon) followState(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	due := !d.next.IsZero() && !now.Before(d.next)
-	if d.files.Changed() || due {
+	if d.files.Differs() || due {
 		d.takeState(now)
 	}
 }

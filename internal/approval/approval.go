@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -31,6 +32,7 @@ type Table struct {
 // Approver is somebody who would let a session begin.
 type Approver struct {
 	Name string
+	Also []string      // other names of theirs: a certificate's principals
 	Key  ssh.PublicKey // that they proved, or signed with
 	From netip.Addr    // not valid of a signature: nobody knows where it was made
 	How  string        // SignedIn or BySignature
@@ -51,8 +53,16 @@ func Fingerprint(key ssh.PublicKey) string {
 	return ssh.FingerprintSHA256(key)
 }
 
-// same tells whether two are one: by name, or because they share a key.
-func (a Approver) same(name, key string) bool { return a.Name == name || Fingerprint(a.Key) == key }
+// same tells whether two are one: by any of their names, or because they share a
+// key. Certificates of one person may have their principals in any order, and some
+// of them only.
+func (a Approver) same(key string, names ...string) bool {
+	return Fingerprint(a.Key) == key || overlap(append([]string{a.Name}, a.Also...), names)
+}
+
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(name string) bool { return slices.Contains(b, name) })
+}
 
 // Refused is why a session that waited may not begin, in words that are for its
 // person as well.
@@ -103,7 +113,7 @@ func (t *Table) add(w *Waiting) error {
 	defer t.mu.Unlock()
 	theirs := 0
 	for _, other := range t.waiting {
-		if other.Person == w.Person {
+		if overlap(other.names(), w.names()) {
 			theirs++
 		}
 	}
@@ -204,7 +214,7 @@ func (w *Waiting) approve(by Approver) error {
 		return ErrNothing
 	}
 	key := Fingerprint(by.Key)
-	if slices.ContainsFunc(w.approvers, func(a Approver) bool { return a.same(by.Name, key) }) {
+	if slices.ContainsFunc(w.approvers, func(a Approver) bool { return a.same(key, append([]string{by.Name}, by.Also...)...) }) {
 		return ErrAlready
 	}
 	all := append(slices.Clone(w.approvers), by)
@@ -274,4 +284,19 @@ func (t *Table) all() (all []*Waiting) {
 		all = append(all, w)
 	}
 	return all
+}
+
+// Review ends what waits and may not begin any more, whoever approves it.
+func (t *Table) Review() {
+	t.mu.Lock()
+	waiting := slices.Collect(maps.Values(t.waiting))
+	t.mu.Unlock()
+	for _, w := range waiting {
+		if w.Still == nil {
+			continue
+		}
+		if err := w.Still(); err != nil {
+			w.end(err)
+		}
+	}
 }

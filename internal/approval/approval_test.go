@@ -299,3 +299,59 @@ func TestEveryLineOfARequestCanBeTold(t *testing.T) {
 		}
 	}
 }
+
+// Certificates of one person may have their principals in any order, and only some of them.
+func TestWhoHasANameInCommonWithTheRequesterIsTheRequester(t *testing.T) {
+	var table Table
+	r := request()
+	r.Person, r.Also, r.Count = "mallory@corp", []string{"mallory@corp", "mallory@admin", "m2@admin"}, 2
+	w := ask(t, &table, r)
+	for _, names := range [][]string{{"mallory@admin"}, {"m2@admin", "mallory@admin"}, {"carol@corp", "m2@admin"}} {
+		by := person(t, names[0])
+		by.Also = names
+		if _, err := table.Approve(w.ID, by); !errors.Is(err, ErrOwn) {
+			t.Errorf("%q: %v", names, err)
+		}
+	}
+	carol := person(t, "carol@corp")
+	carol.Also = []string{"carol@corp", "carol@admin"}
+	again := person(t, "carol@admin")
+	again.Also = []string{"carol@admin"}
+	if _, err := table.Approve(w.ID, carol); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.Approve(w.ID, again); !errors.Is(err, ErrAlready) {
+		t.Errorf("%v", err)
+	}
+	table.Each = 1
+	other := request()
+	other.Person, other.Also = "m2@admin", []string{"m2@admin"}
+	if _, err := table.Ask(other); err == nil {
+		t.Error("one too many of theirs waits")
+	}
+}
+
+func TestWhatMayNotBeginAnyMoreDoesNotWait(t *testing.T) {
+	var table Table
+	locked, free := request(), request()
+	locked.Still = func() error { return Refused("locked") }
+	free.Still = func() error { return nil }
+	w, stays := ask(t, &table, locked), ask(t, &table, free)
+	table.Review()
+	if _, err := w.Wait(context.Background()); err != Refused("locked") {
+		t.Errorf("%v", err)
+	}
+	if stays.isOver() {
+		t.Error("it is over")
+	}
+}
+
+func TestAnApproverSeesAllThatWillRun(t *testing.T) {
+	r := request()
+	r.Sent, r.Env = "DROP-DATABASE", []string{"APP_TARGET=production", "APP_X=y\nid z"}
+	for _, want := range []string{"\nsent     DROP-DATABASE\n", "APP_TARGET=production", `\nid z`} {
+		if !strings.Contains(r.Text(), want) {
+			t.Errorf("no %q in\n%s", want, r.Text())
+		}
+	}
+}

@@ -13,19 +13,24 @@ type Request struct {
 	ID      string // of NewID
 	Host    string // SHA256 fingerprint of the server's host key
 	Person  string
-	Key     string // SHA256 fingerprint of the key that they proved
-	Login   string // as typed
-	Target  string // RUNTIME:ID, which no other container has
-	Name    string // of the target
-	Rule    string // that wants approval
-	Profile string // of privileges that it gives
-	Kind    string // shell, exec …
-	Command string // of an exec
-	Reason  string // that the person gave
+	Also    []string // other names of theirs
+	Key     string   // SHA256 fingerprint of the key that they proved
+	Login   string   // as typed
+	Target  string   // RUNTIME:ID, which no other container has
+	Name    string   // of the target
+	Rule    string   // that wants approval
+	Profile string   // of privileges that it gives
+	Kind    string   // shell, exec …
+	Command string   // of an exec
+	Sent    string   // what the client asked for, if a key is bound to another command, which can look at this
+	Env     []string // NAME=VALUE that the client has set, and the rule lets in
+	Reason  string   // that the person gave
 	Asked   time.Time
 	Expires time.Time
 	Count   int // so many must approve it
 
+	// Still tells why nobody's approval would do any more; nil: it would.
+	Still func() error
 	// May judges who may approve it, now.
 	May func(Approver) bool
 	// Record records that all of these have approved it, the last of them just
@@ -55,6 +60,8 @@ func (r Request) Text() string {
 		{"profile", r.Profile},
 		{"kind", r.Kind},
 		{"command", r.Command},
+		{"sent", r.Sent},
+		{"env", strings.Join(r.Env, "\n")},
 		{"reason", r.Reason},
 		{"asked", r.Asked.UTC().Format(time.RFC3339)},
 		{"expires", r.Expires.UTC().Format(time.RFC3339)},
@@ -76,7 +83,9 @@ func word(s string) string {
 
 // Own tells whether a request is somebody's own: it is if the person is the
 // same, by whichever key, and if the key is the same, by whichever name.
-func (r Request) Own(who Approver) bool { return who.same(r.Person, r.Key) }
+func (r Request) Own(who Approver) bool { return who.same(r.Key, r.names()...) }
+
+func (r Request) names() []string { return append([]string{r.Person}, r.Also...) }
 
 // short is a duration without the parts of it that are zero: 10m, not 10m0s.
 func short(d time.Duration) string {

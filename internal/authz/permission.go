@@ -175,7 +175,7 @@ func Dangerous(name string) bool {
 	return slices.Contains(dangerous, name) || slices.ContainsFunc(dangerousFamilies, func(family string) bool { return strings.HasPrefix(name, family) })
 }
 
-var dangerousFamilies = []string{"LD_", "DYLD_", "GLIBC_", "BASH_FUNC_", "GIT_CONFIG", "SSH_", "CARTSSHD_"}
+var dangerousFamilies = []string{"LD_", "DYLD_", "GLIBC_", "BASH_FUNC_", "GIT_", "SSH_", "SUDO_", "SYSTEMD_", "RSYNC_", "PYTHON", "CARTSSHD_"}
 
 // dangerous are some that no pattern may let in: of the loader and libc, shells,
 // languages, and of what starts other programs.
@@ -187,6 +187,7 @@ var dangerous = []string{
 	"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONUSERBASE", "PERL5LIB", "PERLLIB", "PERL5OPT", "PERL5DB", "NODE_OPTIONS", "NODE_PATH", "RUBYOPT", "RUBYLIB",
 	"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "LUA_PATH", "LUA_CPATH", "LUA_INIT", "OPENSSL_CONF", "OPENSSL_MODULES", "CURL_HOME", "WGETRC",
 	"LESSOPEN", "LESSCLOSE", "LESSKEY", "PAGER", "MANPAGER", "EDITOR", "VISUAL", "BROWSER",
+	"LESS", "VIMINIT", "EXINIT", "MAKEFLAGS", "TAR_OPTIONS", "GREP_OPTIONS", "ZIPOPT", "MANOPT", "PS0", "PS2", "RSYNC_RSH", "SUDO_ASKPASS", "SYSTEMD_PAGER",
 	"GIT_SSH", "GIT_SSH_COMMAND", "GIT_PAGER", "GIT_EDITOR", "GIT_EXTERNAL_DIFF", "GIT_EXEC_PATH", "GIT_CONFIG_COUNT",
 }
 

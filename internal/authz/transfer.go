@@ -2,6 +2,7 @@ package authz
 
 import (
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -96,6 +97,56 @@ func (a permissions) transfers(kind Kind, way Direction) bool {
 	return a.has(kind + ":" + Kind(way))
 }
 
+// isPlainTransfer tells whether a command is one side of a transfer and can be
+// nothing else. TransferOf takes what may be one, which is right for what is to be
+// refused. For who has no shell it must be one: scp -S and rsync -e run what they name,
+// and rsync --log-file writes there. It is what OpenSSH's scp sends, and rrsync(1)
+// takes of rsync's options; -s is none, for with it they would come by another way.
+func isPlainTransfer(argv []string) bool {
+	switch argv[0] {
+	case "scp":
+		return isPlainSCP(argv[1:])
+	case "rsync":
+		return isPlainRsync(argv[1:])
+	case "sftp-server", "internal-sftp":
+		return len(argv) == 1
+	}
+	return false // /tmp/scp, too: they may have sent another program of that name
+}
+
+var (
+	scpFlags    = regexp.MustCompile(`^-[vrpdq]*[tf]?[vrpdq]*$`)
+	rsyncFlags  = regexp.MustCompile(`^-[ACDEHIJKLNORSUWXbcdgklmnopqrtuvxyz]*(e[0-9]*\.[0-9A-Za-z]*)?$`)
+	rsyncOption = regexp.MustCompile(`^--((append|checksum|delete(-after|-before|-delay|-during|-excluded|-missing-args)?|existing|force|from0|fsync|fuzzy|group|hard-links|ignore-(errors|existing|missing-args|times)|inplace|links|list-only|mkpath|new-compress|old-compress|no-implied-dirs|no-r|no-relative|no-specials|numeric-ids|omit-dir-times|omit-link-times|one-file-system|open-noatime|owner|partial|perms|preallocate|recursive|relative|size-only|sparse|specials|stats|times|whole-file)|(block-size|bwlimit|checksum-seed|compress-level|max-delete|max-size|min-size|modify-window|timeout)=[0-9.]+[KMGkmg]?|(checksum-choice|compress-choice)=[0-9a-z,]+|log-format=[%A-Za-z]*)$`)
+)
+
+func isPlainSCP(args []string) bool {
+	modes := 0
+	for len(args) > 1 && args[0] != "--" && scpFlags.MatchString(args[0]) {
+		modes += strings.Count(args[0], "t") + strings.Count(args[0], "f")
+		args = args[1:]
+	}
+	if len(args) == 2 && args[0] == "--" {
+		return modes == 1
+	}
+	return modes == 1 && len(args) == 1 && !strings.HasPrefix(args[0], "-")
+}
+
+func isPlainRsync(args []string) bool {
+	if len(args) == 0 || args[0] != "--server" {
+		return false
+	}
+	args = args[1:]
+	if len(args) > 0 && args[0] == "--sender" {
+		args = args[1:]
+	}
+	for len(args) > 0 && (rsyncFlags.MatchString(args[0]) || rsyncOption.MatchString(args[0])) {
+		args = args[1:]
+	}
+	isOption := func(arg string) bool { return strings.HasPrefix(arg, "-") }
+	return len(args) >= 2 && args[0] == "." && !slices.ContainsFunc(args[1:], isOption)
+}
+
 // decideTransfer is for what the rule allows. Who has no shell gets none with
 // it, and no program but the one of that name: they may have sent another.
 func (r *rule) decideTransfer(what Request) Decision {
@@ -107,8 +158,8 @@ func (r *rule) decideTransfer(what Request) Decision {
 	if err != nil {
 		return r.no(err.Error())
 	}
-	if strings.Contains(argv[0], "/") {
-		return r.no(argv[0] + ": files are sent by the bare name of a program only, for who has no shell")
+	if !isPlainTransfer(argv) {
+		return r.no("not as the stock clients ask for a transfer, and with other arguments these programs run others")
 	}
 	d.Argv = argv
 	return r.yes(why, d)

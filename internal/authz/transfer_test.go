@@ -125,3 +125,56 @@ func TestDangerousVariablesAreKnownByName(t *testing.T) {
 		}
 	}
 }
+
+// Who may transfer files and has no shell gets the one side of a transfer, and
+// nothing that these programs do besides.
+func TestATransferIsNoWayToAShell(t *testing.T) {
+	policy := load(t, `
+people:
+  alice: {keys: [ALICE]}
+rules:
+  - {name: files, who: [alice], targets: [{name: web}], allow: [scp, rsync, sftp]}
+`)
+	for command, allow := range map[string]bool{
+		"scp -t /tmp":                                true,
+		"scp -v -r -p -d -t -- /tmp":                 true,
+		"scp -rpt 'a file'":                          true,
+		"scp -f -- -x":                               true,
+		"scp -t":                                     false,
+		"scp -t a b":                                 false,
+		"scp -t -x":                                  false,
+		"scp -S /any/prog -i -f x:y /tmp/zz":         false,
+		"scp -i -f /etc/hostname /dst":               false,
+		"scp -oProxyCommand=id -f x:y z":             false,
+		"scp -f x -S/bin/prog":                       false,
+		"scp -3 -f x":                                false,
+		"/tmp/scp -t /tmp":                           false,
+		"rsync --server -vlogDtpre.iLsfxCIvu . /tmp": true,
+		"rsync --server --sender -logDtpre.iLsfxC --partial --timeout=60 . a 'b c'": true,
+		"rsync --server -lHtre.LsfxCIvu --delete-after --compress-choice=zstd . /x": true,
+		"rsync --server --sender . /":                       true,
+		"rsync --server":                                    false,
+		"rsync --server .":                                  false,
+		"rsync --server /tmp":                               false,
+		"rsync --server -s . /tmp":                          false,
+		"rsync --server -re 'sh -c id' . /tmp":              false,
+		"rsync --server --rsh=id . /tmp":                    false,
+		"rsync --server --sender --log-file=/any/path . f":  false,
+		"rsync --server --sender . f --log-file=/x":         false,
+		"rsync --server --sender --remove-source-files . f": false,
+		"rsync --server --temp-dir=/x . f":                  false,
+		"rsync --server -M--x . f":                          false,
+		"rsync -e 'sh -c \"id >&2\" x' --exclude --server --exclude --sender x:y /tmp/zz": false,
+		"rsync -e 'sh -c id' -- x:y --server":                                             false,
+		"rsync --server --daemon .":                                                       false,
+		"/tmp/rsync --server . /tmp":                                                      false,
+		"sftp-server":                                                                     true,
+		"sftp-server -d /":                                                                false,
+		"/tmp/sftp-server":                                                                false,
+	} {
+		d := policy.Decide(alice, authz.Request{Target: container("web"), Kind: authz.Exec, Command: command})
+		if d.Allow != allow || d.Allow && d.Argv == nil {
+			t.Errorf("%s: %+v", command, d)
+		}
+	}
+}

@@ -73,6 +73,18 @@ func (w *Watch) Changed() bool {
 	return true
 }
 
+// Differs is Changed for what appears whole, by rename(2): one look is enough. What
+// changes all the time is seen all the same.
+func (w *Watch) Differs() bool {
+	now := look(w.paths)
+	w.last = now
+	if maps.Equal(now, w.settled) {
+		return false
+	}
+	w.settled = maps.Clone(now)
+	return true
+}
+
 func look(paths []string) view {
 	v := view{}
 	for _, path := range paths {

@@ -154,3 +154,18 @@ func BenchmarkLooking(b *testing.B) {
 		w.Changed()
 	}
 }
+
+func TestWhatAppearsWholeIsSeenAtTheFirstLook(t *testing.T) {
+	dir := t.TempDir()
+	var w Watch
+	w.Look(dir)
+	for _, name := range []string{"a", "b", "c"} { // also if it never stops
+		write(t, filepath.Join(dir, name), "")
+		if !w.Differs() {
+			t.Errorf("%s is not seen", name)
+		}
+	}
+	if w.Differs() {
+		t.Error("told twice")
+	}
+}

@@ -382,13 +382,19 @@ func TestARequestGoesWithItsClient(t *testing.T) {
 	}
 }
 
-func TestAWaitEndsWithTheServerAndWithTheContainer(t *testing.T) {
+func TestAWaitEndsWithTheServerTheContainerAndUnderALock(t *testing.T) {
 	for name, c := range map[string]struct {
 		end   func(*lobby)
 		words string
 	}{
 		"server":    {func(l *lobby) { l.stop() }, "cartsshd: the server is stopping; this session was ended\n"},
 		"container": {func(l *lobby) { l.containers["web-1"].Process.Kill() }, "cartsshd: container web-1 stopped\n"},
+		"lock": {func(l *lobby) {
+			locked := l.server.Policy().With(nil, []authz.Lock{{ID: "1", Person: "alice", By: "root"}})
+			f := func() *authz.Policy { return locked }
+			l.now.Store(&f)
+			l.server.Judge()
+		}, "cartsshd: web-1: no container of that name is yours to enter\n"},
 	} {
 		l := newLobby(t, waitsAwhile)
 		w := l.wait(t, "echo ran")

@@ -64,7 +64,7 @@ func profile(t authz.Terms) nsexec.Profile {
 // fill makes of a command what was asked.
 func (s *session) fill(cmd *nsexec.Cmd, ask ask, who authz.Subject, target *router.Target, d authz.Decision) {
 	cmd.Env, cmd.TTY = s.environment(ask, who, target, d), s.streams.tty
-	cmd.ID, cmd.Ready = s.record.ID(), s.record.Durable
+	cmd.ID = s.record.ID()
 	cmd.Path, cmd.Args = program(ask, s.pty != nil, d)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.streams.theirs[0], s.streams.theirs[1], s.streams.theirs[2]
 }

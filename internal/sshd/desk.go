@@ -43,7 +43,7 @@ func (s *session) serveDesk(ctx context.Context, ask ask, who authz.Subject) end
 		return s.deny(ask, who, nil, authz.Decision{Why: "the key is bound to one command"})
 	}
 	d := &desk{session: s, ctx: ctx, me: approval.Approver{
-		Name: who.Person, Key: s.key, From: s.conn.from,
+		Name: who.Person, Also: who.Principals, Key: s.key, From: s.conn.from,
 		How: approval.SignedIn, Via: "signed in from " + s.conn.RemoteAddr().String(),
 	}}
 	return d.do(strings.Fields(ask.command))
@@ -153,7 +153,7 @@ func (d *desk) carry(id string) ending {
 		return d.refused("approve", id, err)
 	}
 	return d.count(id, approval.Approver{
-		Name: signer.Person, Key: key, How: approval.BySignature,
+		Name: signer.Person, Also: signer.Principals, Key: key, How: approval.BySignature,
 		Via: fmt.Sprintf("%s, brought by %s (%s) from %s", approval.BySignature, d.me.Name, approval.Fingerprint(d.key), d.conn.RemoteAddr()),
 	})
 }

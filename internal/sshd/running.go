@@ -2,6 +2,7 @@ package sshd
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,39 +18,54 @@ import (
 type running struct {
 	mu       sync.Mutex
 	sessions map[*session]struct{}
-	seats    map[seat]int
+	seats    map[*seat]struct{}
 
 	judging sync.Mutex // or the verdict of an old policy could come last
 }
 
-// seat is what one person may have so many of by one rule. Somebody of the
-// policy and a principal of the same name are two.
+// seat is what one person may have so many of by one rule. Somebody of the policy
+// and a principal of the same name are two; whoever has a name in common is one,
+// for certificates of one person may each have some of their principals.
 type seat struct {
-	person string
-	known  bool
-	rule   string
+	names []string
+	known bool
+	rule  string
+}
+
+func seatOf(who authz.Subject, rule string) *seat {
+	return &seat{append([]string{who.Person}, who.Principals...), who.Known, rule}
+}
+
+func (s *seat) same(other *seat) bool {
+	return s.rule == other.rule && s.known == other.known &&
+		slices.ContainsFunc(s.names, func(name string) bool { return slices.Contains(other.names, name) })
 }
 
 // take takes a seat if there are fewer taken than most; zero is no limit.
-func (r *running) take(s seat, most int) (has int, taken bool) {
+func (r *running) take(s *seat, most int) (has int, taken bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if most > 0 && r.seats[s] >= most {
-		return r.seats[s], false
+	if most > 0 {
+		for other := range r.seats {
+			if s.same(other) {
+				has++
+			}
+		}
+		if has >= most {
+			return has, false
+		}
 	}
 	if r.seats == nil {
-		r.seats = make(map[seat]int)
+		r.seats = make(map[*seat]struct{})
 	}
-	r.seats[s]++
-	return r.seats[s], true
+	r.seats[s] = struct{}{}
+	return has + 1, true
 }
 
-func (r *running) free(s seat) {
+func (r *running) free(s *seat) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.seats[s]--; r.seats[s] == 0 {
-		delete(r.seats, s)
-	}
+	delete(r.seats, s)
 }
 
 func (r *running) add(s *session) {
@@ -90,7 +106,7 @@ func (t *taken) Close() error {
 // sit takes a seat, which the session has until its command is gone. It tells
 // how it ends if there is none.
 func (s *session) sit(ask ask, who authz.Subject, target *router.Target, d authz.Decision) (_ ending, ok bool) {
-	running, place := &s.server.running, seat{who.Person, who.Known, d.Rule}
+	running, place := &s.server.running, seatOf(who, d.Rule)
 	has, ok := running.take(place, d.Terms.Sessions)
 	if ok {
 		s.seat = &taken{sync.OnceFunc(func() { running.free(place) })}
@@ -136,6 +152,26 @@ func (s *session) stand(policy *authz.Policy, on standing) {
 	}
 }
 
+// ready tells, when all is done but to run the command, whether it may run: it is
+// on the record, and what locks somebody out meanwhile does so before, not after.
+func (s *session) ready(policy *authz.Policy, question authz.Request) error {
+	if err := s.record.Durable(); err != nil {
+		return err
+	}
+	now := s.server.Policy()
+	if now == policy {
+		return nil
+	}
+	who, err := s.identify(now)
+	if err != nil {
+		return err
+	}
+	if d := now.Decide(who, question); !d.Allow {
+		return errors.New("no longer allowed: " + d.Why)
+	}
+	return nil
+}
+
 type closer func()
 
 func (c closer) Close() error { c(); return nil }
@@ -154,12 +190,14 @@ func (s *session) dismiss(e ending) {
 // at once; whoever may not go on for another reason is warned, and has some
 // seconds. If the policy has changed its mind by then, they stay.
 func (s *Server) Judge() {
+	s.once.Do(s.setUp) // grants and locks are read before anybody can come
 	s.running.judging.Lock()
 	defer s.running.judging.Unlock()
 	policy := s.Policy()
 	for _, session := range s.running.all() {
 		session.judge(policy)
 	}
+	s.Approvals.Review()
 }
 
 // judge asks as when the session began, so that what it is in the middle of is

@@ -87,6 +87,7 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	}
 	s.keep(s.streams)
 	s.fill(cmd, ask, who, target, decision)
+	cmd.Ready = func() error { return s.ready(policy, question) }
 	process, err := s.server.enter(cmd, s.tools)
 	s.streams.handedOver()
 	if errors.Is(err, audit.ErrUnrecorded) {

@@ -164,7 +164,7 @@ func TestManyComeForTheLastPlace(t *testing.T) {
 	done := make(chan bool)
 	for range 100 {
 		go func() {
-			if _, ok := r.take(seat{person: "alice"}, 7); ok {
+			if _, ok := r.take(&seat{names: []string{"alice"}}, 7); ok {
 				in.Add(1)
 			}
 			done <- true
@@ -521,5 +521,46 @@ func TestTheServerStopsWhileItsSessionsAreLocked(t *testing.T) {
 		if code, _ := result(t, s.Wait()); code != 255 {
 			t.Error(code)
 		}
+	}
+}
+
+func TestWhoHasANameInCommonIsOneAndSitsOnOneOfTheSeats(t *testing.T) {
+	var r running
+	first := &seat{names: []string{"a@corp", "b@corp"}, rule: "web"}
+	for _, test := range []struct {
+		seat *seat
+		ok   bool
+	}{
+		{first, true},
+		{&seat{names: []string{"b@corp", "a@corp"}, rule: "web"}, false},
+		{&seat{names: []string{"b@corp"}, rule: "web"}, false},
+		{&seat{names: []string{"c@corp"}, rule: "web"}, true},
+		{&seat{names: []string{"b@corp"}, rule: "db"}, true},
+		{&seat{names: []string{"b@corp"}, rule: "web", known: true}, true},
+	} {
+		if _, ok := r.take(test.seat, 1); ok != test.ok {
+			t.Errorf("%+v: %v", test.seat, ok)
+		}
+	}
+	r.free(first)
+	if _, ok := r.take(&seat{names: []string{"b@corp"}, rule: "web"}, 1); !ok {
+		t.Error("the seat is not free again")
+	}
+}
+
+func TestALockThatComesWhileTheWayIsMadeComesBeforeTheCommand(t *testing.T) {
+	h := newChanging(t, webRule)
+	h.start = func(c *nsexec.Cmd) (process, error) {
+		h.policy.Store(h.policy.Load().With(nil, []authz.Lock{{ID: "1", Person: "alice", Reason: "laptop stolen", By: "root"}}))
+		if err := c.Ready(); err != nil {
+			return nil, err
+		}
+		return startHere(c)
+	}
+	if got := h.run("echo ran"); got.out != "" || got.code != 255 {
+		t.Errorf("%+v", got)
+	}
+	if r := h.recorded(audit.SessionClose); len(r) != 1 || !strings.Contains(string(r[0].Exit.Reason), "no longer allowed: locked by root: laptop stolen") {
+		t.Errorf("%+v", r)
 	}
 }

@@ -80,6 +80,7 @@ func (s *session) petition(ask ask, who authz.Subject, target *router.Target, d 
 		ID:      approval.NewID(),
 		Host:    gossh.FingerprintSHA256(s.server.HostKeys[0].PublicKey()),
 		Person:  who.Person,
+		Also:    who.Principals,
 		Key:     approval.Fingerprint(s.key),
 		Login:   s.spelt.typed,
 		Target:  target.Runtime + ":" + target.ID,
@@ -88,13 +89,18 @@ func (s *session) petition(ask ask, who authz.Subject, target *router.Target, d 
 		Profile: d.Terms.Profile,
 		Kind:    string(ask.kind),
 		Command: cmp.Or(d.Command, ask.command),
+		Env:     s.allowed(d.Terms),
 		Reason:  s.reason,
 		Asked:   now,
 		Expires: now.Add(d.Terms.Approve.Within),
 		Count:   d.Terms.Approve.Count,
 	}
 	if who.Bounds.Command != "" {
-		r.Kind = string(authz.Exec)
+		r.Kind, r.Sent = string(authz.Exec), askedFor(ask)
+	}
+	r.Still = func() error {
+		_, whoNow, now := s.askAgain(ask, target)
+		return changed(who, whoNow, d, now)
 	}
 	r.May = func(by approval.Approver) bool {
 		policy, whoNow, now := s.askAgain(ask, target)

@@ -93,8 +93,8 @@ func (s *Store) list(k kind) (*os.File, []string, error) {
 	if err != nil {
 		return nil, nil, plain(err)
 	}
-	names, err := dir.Readdirnames(2 * MaxCount)
-	if err != nil && err != io.EOF {
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
 		dir.Close()
 		return nil, nil, plain(err)
 	}
