@@ -215,6 +215,9 @@ func (c explainCmd) judged(e authz.Explanation) (list []judged) {
 		if why := cmp.Or(j.Denies, j.Lacks); why != "" {
 			one.Failed = append(one.Failed, why)
 		}
+		if len(one.Failed) == 0 && !one.Decided && !c.All {
+			continue // it would let them in: something stronger decides
+		}
 		list = append(list, one)
 	}
 	if c.All {
