@@ -20,6 +20,7 @@ import (
 	"github.com/cartsshd/cartsshd/internal/nsexec"
 	"github.com/cartsshd/cartsshd/internal/router"
 	"github.com/cartsshd/cartsshd/internal/standing"
+	"github.com/cartsshd/cartsshd/internal/totp"
 )
 
 type checkCmd struct {
@@ -42,6 +43,7 @@ func (c checkCmd) Run(out io.Writer) error {
 		r.say("host key", nil, gossh.FingerprintSHA256(key.PublicKey()))
 		r.state(standing.In(cfg.State.Dir, key).Read(), cfg.State.Dir)
 	}
+	r.secrets(cfg.Policy)
 	r.images(cfg)
 	r.say("record", recordable(cfg.Record.Dir), cfg.Record.Dir)
 	if err := listenable(cfg.Listen); errors.Is(err, unix.EADDRINUSE) {
@@ -99,6 +101,18 @@ func (r *report) state(state standing.State, dir string) {
 	holds, _ := hold(state, time.Now())
 	if len(state.Faults) == 0 {
 		r.say("state", nil, fmt.Sprintf("%s: grants: %d, locks: %d", dir, len(holds.grants), len(holds.locks)))
+	}
+}
+
+// secrets says whose one-time passwords cannot be checked: nobody else is kept out
+// by that.
+func (r *report) secrets(policy *authz.Policy) {
+	for _, who := range policy.People() {
+		if who.TOTP == "" {
+			continue
+		}
+		_, err := totp.ReadSecret(who.TOTP)
+		r.hint("totp", err, "of "+who.Person)
 	}
 }
 

@@ -161,13 +161,15 @@ func TestWhoCanListsEveryoneAndOnWhatTerms(t *testing.T) {
 		`alice +shell +sre-on-web \(config.yaml:N\) +reason one that matches .*; max 1h; idle 10m; sessions 2; profile general`,
 		`alice +shell +emergency \(config.yaml:N\) +breakglass\+NAME only; reason one that matches \\S; profile general`,
 		`bob +exec: \["tcpdump \*", .*"ps aux"\], env: \["APP_\*"\] +captures \(config.yaml:N\) +when mon-fri 08:00-18:00 Europe/Madrid, from 127.0.0.0/8, 10.0.0.0/8; profile general`,
+		`principal:alice@corp +shell +sre-on-web \(config.yaml:N\) +reason one that matches .*; profile general`,
+		`principal:alice@corp +shell +emergency \(config.yaml:N\) +breakglass\+NAME only; .*; profile general`,
 		``,
 	} {
 		if i >= len(lines) || !regexp.MustCompile("^"+want+"$").MatchString(lines[i]) {
 			t.Errorf("line %d: not %s in\n%s", i, want, said)
 		}
 	}
-	if code != 0 || len(lines) != 5 {
+	if code != 0 || len(lines) != 7 {
 		t.Errorf("exit code %d, %d lines", code, len(lines))
 	}
 	code, said = says(t, config, "who-can", "--label", "tier=secrets", "web-1")

@@ -53,8 +53,9 @@ func everyone(policy *authz.Policy) (all []somebody) {
 	for _, who := range policy.People() {
 		all = append(all, somebody{who, who.Person})
 	}
-	for _, who := range policy.Strangers() {
-		all = append(all, somebody{who, "principal:" + who.Person})
+	patterns, holders := policy.Certificates()
+	for i, who := range holders {
+		all = append(all, somebody{who, "principal:" + patterns[i]})
 	}
 	return all
 }

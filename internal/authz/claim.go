@@ -86,9 +86,20 @@ func (c *compiler) claims(p *Policy, tests Tests) {
 		}
 		got := p.Decide(who, what)
 		if got.Allow != at.Value.allows() || at.Value.Rule != "" && string(at.Value.Rule) != got.Rule {
-			c.problemf(at.Pos, "test fails: %s", got.answer(who, what))
+			c.problemf(at.Pos, "test fails: %s (it wants %s)", got.answer(who, what), at.Value.wants())
 		}
 	}
+}
+
+func (t Test) wants() string {
+	answer := "deny"
+	if t.allows() {
+		answer = "allow"
+	}
+	if t.Rule != "" {
+		answer += ", by rule " + string(t.Rule)
+	}
+	return answer
 }
 
 func (t Test) allows() bool {

@@ -151,7 +151,8 @@ func TestReachIsEveryRuleThatNamesSomebody(t *testing.T) {
 
 func TestStrangersAreThePrincipalsThatRulesName(t *testing.T) {
 	var names []string
-	for _, who := range load(t, seven).Strangers() {
+	_, strangers := load(t, seven).Certificates()
+	for _, who := range strangers {
 		names = append(names, who.Person)
 	}
 	if want := []string{"*@corp", "ci@corp"}; !slices.Equal(names, want) {
@@ -216,5 +217,29 @@ func TestEveryTermHasItsWords(t *testing.T) {
 		if got := fmt.Sprint(changed.Words()); got == fmt.Sprint(base.Words()) || !strings.Contains(got, want[name]) {
 			t.Errorf("of %s nothing is told: %s", name, got)
 		}
+	}
+}
+
+// An access review must not miss who has no key, and a certificate.
+func TestAPersonWithACertificateIsAmongThoseWhoMaySignIn(t *testing.T) {
+	policy := load(t, `
+people:
+  alice: {keys: [ALICE]}
+  erin: {not_after: 2099-01-31}
+authorities:
+  - {ca: CAROL, principals: {"erin@corp": {person: erin, groups: [sre]}, "*@corp": {groups: [staff]}}}
+rules:
+  - {name: web, who: [group:sre], targets: [{name: web}], allow: [shell]}
+`)
+	patterns, holders := policy.Certificates()
+	if len(patterns) != 2 || patterns[0] != "*@corp" || patterns[1] != "erin@corp" {
+		t.Fatalf("%q", patterns)
+	}
+	what := authz.Request{Target: container("web"), Kind: authz.Shell, Time: time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)}
+	if d := policy.Decide(holders[1], what); !d.Allow || holders[1].Person != "erin" {
+		t.Errorf("%+v: %+v", holders[1], d)
+	}
+	if d := policy.Decide(holders[0], what); d.Allow {
+		t.Errorf("%+v: %+v", holders[0], d)
 	}
 }

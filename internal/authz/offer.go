@@ -116,13 +116,15 @@ func (p *Policy) Reach(who Subject) []Offer {
 	return offers
 }
 
-// Strangers returns those who may sign in without being of people: each pattern of
-// principals that an authority may speak for, or a rule names, as if it were one.
-func (p *Policy) Strangers() []Subject {
+// Certificates returns those who may sign in with one: each pattern of principals that
+// an authority may speak for, or a rule names, as if it were one. The name of each
+// is the pattern; its Person is somebody of people where the policy says so.
+func (p *Policy) Certificates() (patterns []string, holders []Subject) {
 	if p == nil {
-		return nil
+		return nil, nil
 	}
 	groups := map[string][]string{}
+	persons := map[string]Subject{}
 	for _, r := range p.rules {
 		for _, g := range r.who.principals {
 			groups[g.String()] = nil
@@ -130,16 +132,22 @@ func (p *Policy) Strangers() []Subject {
 	}
 	for _, a := range p.signed {
 		for _, principal := range a.principals {
-			if name := principal.pattern.String(); principal.person == nil {
-				groups[name] = append(groups[name], principal.groups...)
+			name := principal.pattern.String()
+			groups[name] = append(groups[name], principal.groups...)
+			if who, err := a.subject(&ssh.Certificate{ValidPrincipals: []string{name}}); err == nil && principal.person != nil {
+				persons[name] = who
 			}
 		}
 	}
-	var strangers []Subject
 	for _, pattern := range slices.Sorted(maps.Keys(groups)) {
-		strangers = append(strangers, Certified(pattern, groups[pattern]...))
+		who, ok := persons[pattern]
+		if !ok {
+			who = Certified(pattern, groups[pattern]...)
+		}
+		who.Certificate = &Certificate{}
+		patterns, holders = append(patterns, pattern), append(holders, who)
 	}
-	return strangers
+	return patterns, holders
 }
 
 // Certified is somebody who is not of people and has a certificate with that
