@@ -5,14 +5,11 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -20,6 +17,7 @@ import (
 	"github.com/cartsshd/cartsshd/internal/authz"
 	"github.com/cartsshd/cartsshd/internal/krl"
 	"github.com/cartsshd/cartsshd/internal/nsexec"
+	"github.com/cartsshd/cartsshd/internal/regular"
 	"github.com/cartsshd/cartsshd/internal/strictyaml"
 )
 
@@ -186,20 +184,7 @@ func Inspect(path string) (*Config, []error) {
 
 // read also returns what there is in a file that is not to be trusted.
 func read(path string) ([]byte, error) {
-	// Not blocking: a FIFO must not keep the daemon from saying what is wrong.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: is not a regular file", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxSize+1))
+	data, info, err := regular.Read(path, strictyaml.MaxSize+1)
 	if err != nil {
 		return nil, err
 	}

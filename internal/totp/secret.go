@@ -4,11 +4,12 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"strings"
 	"syscall"
+
+	"github.com/cartsshd/cartsshd/internal/regular"
 )
 
 const (
@@ -32,23 +33,14 @@ func ReadSecret(path string) (Secret, error) {
 }
 
 func read(path string) ([]byte, error) {
-	// Not blocking: nobody who signs in must wait for the other end of a FIFO.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	text, info, err := regular.Read(path, maxFile)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: is not a regular file", path)
 	}
 	if err := private(path, info); err != nil {
 		return nil, err
 	}
-	return io.ReadAll(io.LimitReader(f, maxFile))
+	return text, nil
 }
 
 // private tells whether something is root's or ours alone.
