@@ -13,7 +13,7 @@ import (
 // nothing is the one answer to who asks for what is not there, and to who asks
 // for what is not theirs.
 func (s *session) nothing() string {
-	return audit.Printable(brief(s.login)) + ": no container of that name is yours to enter"
+	return audit.Printable(brief(s.login.name)) + ": no container of that name is yours to enter"
 }
 
 // beat is what the time of that answer is rounded up to. What it takes to find a
@@ -36,7 +36,7 @@ func (s *session) alike(ctx context.Context, asked time.Time) {
 
 // lookInVain asks for what nothing is called.
 func (s *session) lookInVain(ctx context.Context) {
-	ref, err := router.ParseRef(s.login)
+	ref, err := router.ParseRef(s.login.name)
 	if err != nil {
 		return
 	}

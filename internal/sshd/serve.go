@@ -26,7 +26,7 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	if err != nil {
 		return s.deny(ask, who, nil, authz.Decision{Why: err.Error()})
 	}
-	if s.spelt.typed == deskLogin {
+	if s.login.typed == deskLogin {
 		return s.serveDesk(ctx, ask, who)
 	}
 	target, err := s.resolve(ctx)
@@ -37,7 +37,7 @@ func (s *session) serve(ctx context.Context, ask ask) ending {
 	}
 	s.keep(target)
 	for _, w := range target.Warnings {
-		s.server.Logger.Warn("looking for a container", "login", brief(s.login), "err", w)
+		s.server.Logger.Warn("looking for a container", "login", brief(s.login.name), "err", w)
 	}
 	question := s.question(ask, Judged(target))
 	decision := policy.Decide(who, question)
@@ -148,13 +148,13 @@ func (s *session) keep(c io.Closer) { s.kept = append(s.kept, c) }
 func (s *session) letGo() {
 	for _, c := range slices.Backward(s.kept) {
 		if err := c.Close(); err != nil {
-			s.server.Logger.Warn("left behind", "login", brief(s.login), "err", err)
+			s.server.Logger.Warn("left behind", "login", brief(s.login.name), "err", err)
 		}
 	}
 }
 
 func (s *session) resolve(ctx context.Context) (*router.Target, error) {
-	ref, err := router.ParseRef(s.login)
+	ref, err := router.ParseRef(s.login.name)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func (s *session) resolve(ctx context.Context) (*router.Target, error) {
 func (s *session) question(ask ask, target authz.Target) authz.Request {
 	return authz.Request{
 		Target:     target,
-		BreakGlass: s.spelt.breakGlass,
+		BreakGlass: s.login.breakGlass,
 		Kind:       ask.kind,
 		Command:    ask.command,
 		Time:       time.Now(),
@@ -203,7 +203,7 @@ func (s *session) explain(err error, policy *authz.Policy, who authz.Subject, as
 		denied := func(t authz.Target) bool { return !policy.Decide(who, s.question(ask, t)).Allow }
 		return err == nil && !slices.ContainsFunc(targets, denied)
 	}
-	login := audit.Printable(brief(s.login))
+	login := audit.Printable(brief(s.login.name))
 	if closed, ok := errors.AsType[*router.ClosedError](err); ok && mayEnter(closed.Match) {
 		return login + " " + audit.Printable(closed.Match.Closed)
 	}
@@ -222,7 +222,7 @@ func (s *session) meta(ask ask, who authz.Subject, target *router.Target, d auth
 		Privileges: (*audit.Privileges)(&given),
 		Person:     s.person(who),
 		Client:     s.client(),
-		Login:      s.spelt.typed,
+		Login:      s.login.typed,
 		Target:     *Recorded(target),
 		Rule:       d.Rule,
 		Profile:    d.Terms.Profile,
@@ -275,7 +275,7 @@ func label(t *router.Target) string {
 func (s *session) event(name, command string, who authz.Subject, target *router.Target, rule string) audit.Event {
 	person, client := s.person(who), s.client()
 	return audit.Event{
-		Event: name, Person: &person, Client: &client, Login: s.spelt.typed, Target: Recorded(target),
+		Event: name, Person: &person, Client: &client, Login: s.login.typed, Target: Recorded(target),
 		Rule: rule, Reason: s.reason, Command: command,
 	}
 }
@@ -283,7 +283,7 @@ func (s *session) event(name, command string, who authz.Subject, target *router.
 // deny records why, and says nothing of it: who asks for what is not theirs
 // learns no more than who asks for what is not there.
 func (s *session) deny(ask ask, who authz.Subject, target *router.Target, d authz.Decision) ending {
-	s.server.Logger.Info("denied", "person", who.Person, "login", brief(s.login), "why", d.Why)
+	s.server.Logger.Info("denied", "person", who.Person, "login", brief(s.login.name), "why", d.Why)
 	event := s.event(audit.SessionDenied, ask.command, who, target, d.Rule)
 	event.Detail = d.Why
 	err := s.server.Record.Event(event)
@@ -460,7 +460,7 @@ func (e ending) outcome() (code int, signal string) {
 }
 
 func (s *session) endRecord(e ending) (err error) {
-	log := s.server.Logger.With("login", brief(s.login))
+	log := s.server.Logger.With("login", brief(s.login.name))
 	if s.record != nil {
 		code, signal := e.outcome()
 		if err = s.record.End(code, signal, e.reason); err != nil {

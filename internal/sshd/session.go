@@ -21,8 +21,7 @@ type session struct {
 	conn   *conn
 	server *Server
 	peer   *gossh.ServerConn
-	login  string          // the container, as the person named it
-	spelt  login           // the whole of it
+	login  login           // the container, as the person named it
 	key    gossh.PublicKey // the person, as they have proved
 	given  given           // and besides
 	ch     gossh.Channel
@@ -92,14 +91,12 @@ func (c *conn) openSession(_ *ssh.Server, peer *gossh.ServerConn, newChannel gos
 		return
 	}
 	c.keepWatch(peer)
-	spelt := parseLogin(peer.User())
 	besides, _ := peer.Permissions.ExtraData[answered{}].(given)
 	s := &session{
 		conn:    c,
 		server:  c.server,
 		peer:    peer,
-		login:   spelt.name,
-		spelt:   spelt,
+		login:   parseLogin(peer.User()),
 		key:     peer.Permissions.ExtraData[proved{}].(gossh.PublicKey),
 		given:   besides,
 		ch:      ch,
@@ -163,7 +160,7 @@ func (s *session) request(req *gossh.Request) (*ask, bool) {
 }
 
 func (s *session) refuse(detail string) bool {
-	s.conn.refuse(s.spelt.typed, detail)
+	s.conn.refuse(s.login.typed, detail)
 	return false
 }
 

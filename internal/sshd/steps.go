@@ -63,7 +63,7 @@ func (c *conn) stepsOf(policy *authz.Policy, who authz.Subject, key gossh.Public
 func (c *conn) termsFor(policy *authz.Policy, who authz.Subject, l login) authz.Terms {
 	ctx, cancel := context.WithTimeout(c.stop, c.server.Limits.LoginGrace)
 	defer cancel()
-	would := &session{conn: c, server: c.server, login: l.name, spelt: l} // the one that is to come
+	would := &session{conn: c, server: c.server, login: l} // the one that is to come
 	begun := time.Now()
 	terms, ok := would.terms(ctx, policy, who)
 	if !ok {
@@ -227,7 +227,7 @@ func (s *session) lacking(who authz.Subject, t authz.Terms) (why, words string) 
 	case t.Reason != nil && !s.justify(t.Reason):
 		return "the rule asks for a reason" + matching(" that matches", t.Reason),
 			fmt.Sprintf("this needs a reason%s: ssh again and answer, or ssh -o SetEnv=REASON=… %s@…",
-				matching(" that matches", t.Reason), audit.Printable(brief(s.spelt.inBatch())))
+				matching(" that matches", t.Reason), audit.Printable(brief(s.login.inBatch())))
 	}
 	return "", ""
 }
@@ -249,7 +249,7 @@ func (s *session) alarm(ask ask, who authz.Subject, target *router.Target, d aut
 	if !d.Terms.Emergency {
 		return nil
 	}
-	s.server.Logger.Warn("BREAK-GLASS", "person", who.Person, "login", brief(s.spelt.typed), "rule", d.Rule, "reason", s.reason, "session", s.record.ID())
+	s.server.Logger.Warn("BREAK-GLASS", "person", who.Person, "login", brief(s.login.typed), "rule", d.Rule, "reason", s.reason, "session", s.record.ID())
 	event := s.event(audit.BreakGlass, ask.command, who, target, d.Rule)
 	event.Session = s.record.ID()
 	return s.server.Record.Event(event)

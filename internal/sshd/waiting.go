@@ -82,7 +82,7 @@ func (s *session) petition(ask ask, who authz.Subject, target *router.Target, d 
 		Person:  who.Person,
 		Also:    who.Principals,
 		Key:     approval.Fingerprint(s.key),
-		Login:   s.spelt.typed,
+		Login:   s.login.typed,
 		Target:  target.Runtime + ":" + target.ID,
 		Name:    target.Name,
 		Rule:    d.Rule,
