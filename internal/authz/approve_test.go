@@ -37,3 +37,24 @@ rules:
 		}
 	}
 }
+
+func TestOnlyTheRulesForSuchLoginsAskAnything(t *testing.T) {
+	const people = "people:\n  alice: {keys: [ALICE]}\nrules:\n"
+	const plain = "  - {name: plain, who: [alice], targets: [{name: x}], allow: [shell]}\n"
+	const emergency = "  - {name: emergency, who: [alice], targets: [{name: x}], break_glass: true, allow: [shell]}\n"
+	const asks = "  - {name: asks, who: [alice], targets: [{name: x}], allow: [shell], terms: {totp: true}}\n"
+	for rules, want := range map[string][2]bool{ // of usual logins, and of breakglass+NAME
+		plain:             {false, false},
+		plain + emergency: {false, true},
+		asks:              {true, false},
+		asks + emergency:  {true, true},
+	} {
+		p := load(t, people+rules)
+		if got := [2]bool{p.AsksAnything(false), p.AsksAnything(true)}; got != want {
+			t.Errorf("%s: %v", rules, got)
+		}
+	}
+	if (*authz.Policy)(nil).AsksAnything(true) {
+		t.Error("no policy asks")
+	}
+}

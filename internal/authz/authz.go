@@ -272,9 +272,19 @@ func (p *Policy) Asks(who Subject, what Request) (Terms, bool) {
 	return Terms{}, slices.ContainsFunc(p.grants, given)
 }
 
-// AsksAnything tells whether any rule has something to ask at sign-in.
-func (p *Policy) AsksAnything() bool {
-	return p != nil && slices.ContainsFunc(p.rules, func(r rule) bool { return r.terms.Reason != nil || r.terms.TOTP })
+// AsksAnything tells whether any rule for logins that are spelt so has something to
+// ask at sign-in.
+func (p *Policy) AsksAnything(breakGlass bool) bool {
+	if p == nil {
+		return false
+	}
+	for i := range p.rules { // by its place: a rule is large, and there may be thousands
+		r := &p.rules[i]
+		if r.breakGlass == breakGlass && (r.terms.Reason != nil || r.terms.TOTP) {
+			return true
+		}
+	}
+	return false
 }
 
 // MayApprove tells whether somebody is among those who may let a session begin, then.

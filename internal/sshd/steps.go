@@ -47,7 +47,7 @@ type steps struct {
 // everybody hears.
 func (c *conn) stepsOf(policy *authz.Policy, who authz.Subject, key gossh.PublicKey, l login) *steps {
 	s := &steps{conn: c, key: key, who: who, login: l}
-	if l.typed == deskLogin || !policy.AsksAnything() {
+	if l.typed == deskLogin || !policy.AsksAnything(l.breakGlass) {
 		return s
 	}
 	terms := c.termsFor(policy, who, l)
